@@ -1,0 +1,80 @@
+package appstream
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// Compute is where instances run: child processes, containers, pods. Every driver runs the suite in appstreamtest.
+// Methods may be called concurrently and are safe to repeat.
+type Compute interface {
+	// Applications lists the catalogue of the base image.
+	Applications(ctx context.Context) ([]Application, error)
+	// Start boots an instance and returns when it can take a session, or why it cannot. ctx bounds the start only.
+	Start(ctx context.Context, spec InstanceSpec) (InstanceInfo, error)
+	// Begin starts the session's application on a ready instance.
+	Begin(ctx context.Context, id InstanceID, s SessionSpec) error
+	// Stop ends whatever runs on the instance, tells its viewer why, and returns when nothing is left. Unknown instances are no error.
+	Stop(ctx context.Context, id InstanceID, code EndCode, reason string) error
+	// Dial opens a connection to the instance's agent, which speaks HTTP and WebSocket on it (docs/protocol.md).
+	Dial(ctx context.Context, id InstanceID) (net.Conn, error)
+	// Next waits for the next event of any instance.
+	Next(ctx context.Context) (InstanceEvent, error)
+}
+
+// Application is one entry of an image's catalogue.
+type Application struct {
+	Name        string // as in the API: [a-zA-Z0-9][a-zA-Z0-9_.-]*
+	DisplayName string
+	Description string   `json:",omitempty"`
+	Command     []string // program and arguments
+	WorkingDir  string   `json:",omitempty"`
+	IconPath    string   `json:",omitempty"` // PNG or SVG file on this machine
+}
+
+// InstanceSpec is what an instance is made from.
+type InstanceSpec struct {
+	ID    InstanceID
+	Fleet string
+}
+
+// InstanceInfo is what a started instance says of itself.
+type InstanceInfo struct {
+	PublicKey []byte // Ed25519, for tickets with KeySession
+	Local     *Local // nil for compute elsewhere
+}
+
+// SessionSpec is a session as its agent needs to know it.
+type SessionSpec struct {
+	ID                SessionID
+	UserID            string
+	Stack, Fleet      string
+	Endpoint          EndpointID
+	Application       Application
+	ControlKey        []byte // Ed25519 public key of the broker
+	DisconnectTimeout time.Duration
+	IdleTimeout       time.Duration // 0: off
+	DisplayPort       uint16        // where the viewer opens the display channel
+	Width, Height     uint16        // fixed screen; 0: follows the window
+}
+
+// InstanceEventKind says what happened on an instance.
+type InstanceEventKind string
+
+// Instance events.
+const (
+	ViewerConnected    InstanceEventKind = "connected"
+	ViewerDisconnected InstanceEventKind = "disconnected"
+	SessionOver        InstanceEventKind = "over" // the agent ended the session by itself: Code and Reason say why
+	InstanceGone       InstanceEventKind = "gone" // the instance's agent is no more
+)
+
+// InstanceEvent is something that an instance saw.
+type InstanceEvent struct {
+	Instance InstanceID
+	Session  SessionID // empty before Begin
+	Kind     InstanceEventKind
+	Code     EndCode
+	Reason   string
+}

@@ -1,0 +1,81 @@
+package appstream
+
+import (
+	"time"
+
+	"penstock.dev/penstock/internal/state"
+)
+
+// SessionState is as in the API.
+type SessionState string
+
+// Session states.
+const (
+	SessionPending SessionState = "PENDING" // has an instance, its application is starting
+	SessionActive  SessionState = "ACTIVE"
+	SessionExpired SessionState = "EXPIRED"
+)
+
+// EndCode says why a session ended; docs/protocol.md lists the numbers of message "ended".
+type EndCode uint16
+
+// Why sessions end.
+const (
+	EndByUser          EndCode = 1
+	EndByAdministrator EndCode = 2
+	EndMaxDuration     EndCode = 3
+	EndIdle            EndCode = 4
+	EndApplication     EndCode = 5
+	EndInstanceFailed  EndCode = 6
+	EndShutdown        EndCode = 7
+	EndEndpointGone    EndCode = 8
+	EndDisconnected    EndCode = 9 // nobody came back within the disconnect timeout
+)
+
+// Session is one user's run of a fleet's applications. Its endpoint is a snapshot: it never changes.
+type Session struct {
+	ID                SessionID
+	UserID            string
+	AuthType          string // API
+	Stack             string
+	Fleet             string
+	Application       string // name in the image's catalogue
+	Instance          InstanceID
+	Endpoint          EndpointID
+	Origin            string // where viewers reach the endpoint: "http://127.80.1.10:443", no slash at the end
+	ENI               string `json:",omitempty"` // of the interface that Origin names
+	ENIAddress        string `json:",omitempty"` // private address
+	State             SessionState
+	Connected         bool
+	Started           time.Time
+	MaxEnd            time.Time
+	DisconnectTimeout time.Duration
+	IdleTimeout       time.Duration
+	Fixed             string    `json:",omitempty"` // WIDTHxHEIGHT of a fixed screen
+	Ended             time.Time `json:",omitzero"`
+	EndCode           EndCode   `json:",omitempty"`
+	EndReason         string    `json:",omitempty"`
+	Expire            EndCode   `json:",omitempty"` // wanted: the session must end for this reason
+	PublicKey         []byte    `json:",omitempty"` // the agent's, for tickets with KeySession
+}
+
+// Live reports whether the session has not ended.
+func (s *Session) Live() bool { return s.State != SessionExpired }
+
+// Sessions is the table of sessions.
+var Sessions = state.Table[Session]{
+	Kind: "session",
+	ID:   func(s *Session) string { return string(s.ID) },
+	Keys: func(s *Session) []state.Key {
+		k := []state.Key{
+			{Name: "stack", Value: s.Stack + " " + s.Fleet},
+			{Name: "user", Value: s.Stack + " " + s.UserID},
+		}
+		if s.Live() {
+			k = append(k, state.Key{Name: "live", Value: "yes"},
+				state.Key{Name: "live-stack", Value: s.Stack}, state.Key{Name: "live-fleet", Value: s.Fleet},
+				state.Key{Name: "live-user", Value: s.Stack + " " + s.UserID})
+		}
+		return k
+	},
+}
