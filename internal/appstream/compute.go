@@ -13,7 +13,10 @@ type Compute interface {
 	Applications(ctx context.Context) ([]Application, error)
 	// Start boots an instance and returns when it can take a session, or why it cannot. ctx bounds the start only.
 	Start(ctx context.Context, spec InstanceSpec) (InstanceInfo, error)
-	// Begin starts the session's application on a ready instance.
+	// Running lists the instances that still run, for instance after a restart of the server. What the driver finds left over
+	// from an earlier run and cannot adopt, it has removed before it answers.
+	Running(ctx context.Context) ([]InstanceID, error)
+	// Begin starts the session's application on a ready instance. Another Begin of the same session starts that application beside it.
 	Begin(ctx context.Context, id InstanceID, s SessionSpec) error
 	// Stop ends whatever runs on the instance, tells its viewer why, and returns when nothing is left. Unknown instances are no error.
 	Stop(ctx context.Context, id InstanceID, code EndCode, reason string) error

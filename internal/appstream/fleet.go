@@ -87,9 +87,11 @@ type Instance struct {
 	State     InstanceState
 	Session   SessionID `json:",omitempty"`
 	Created   time.Time
-	PublicKey []byte `json:",omitempty"` // Ed25519; signs the session's own tickets
-	Local     *Local `json:",omitempty"` // for compute on this machine
-	Failure   string `json:",omitempty"`
+	PublicKey []byte  `json:",omitempty"` // Ed25519; signs the session's own tickets
+	Local     *Local  `json:",omitempty"` // for compute on this machine
+	Failure   string  `json:",omitempty"`
+	EndCode   EndCode `json:",omitempty"` // why it must end, told to its viewer
+	EndReason string  `json:",omitempty"`
 }
 
 // Local is where an instance on this machine is found.
