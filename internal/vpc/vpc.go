@@ -1,0 +1,146 @@
+package vpc
+
+import (
+	"net/netip"
+	"time"
+
+	"penstock.dev/penstock/internal/state"
+)
+
+// Tags are a resource's tags.
+type Tags map[string]string
+
+// VPC is one virtual network.
+type VPC struct {
+	ID                   VPCID           `json:"id"`
+	OwnerID              string          `json:"ownerId"`
+	CIDR                 netip.Prefix    `json:"cidr"` // masked, /16 to /28
+	CIDRAssociation      string          `json:"cidrAssociation"`
+	Tenancy              string          `json:"tenancy"`
+	Default              bool            `json:"default,omitzero"`
+	DNSSupport           bool            `json:"dnsSupport"`
+	DNSHostnames         bool            `json:"dnsHostnames"`
+	AddressUsageMetrics  bool            `json:"addressUsageMetrics,omitzero"`
+	DHCPOptions          string          `json:"dhcpOptions"`
+	DefaultSecurityGroup SecurityGroupID `json:"defaultSecurityGroup"`
+	DefaultNetworkACL    NetworkACLID    `json:"defaultNetworkAcl"`
+	MainRouteTable       RouteTableID    `json:"mainRouteTable"`
+	// Gateway stands for the attachment of the users' networks: the target of the routes back to them.
+	Gateway GatewayID `json:"gateway"`
+	Tags    Tags      `json:"tags,omitzero"`
+	Created time.Time `json:"created"`
+}
+
+// Subnet is a part of a VPC in one Availability Zone.
+type Subnet struct {
+	ID            SubnetID     `json:"id"`
+	OwnerID       string       `json:"ownerId"`
+	VPC           VPCID        `json:"vpc"`
+	CIDR          netip.Prefix `json:"cidr"` // masked, /16 to /28
+	Zone          string       `json:"zone"` // "us-east-1a"
+	DefaultForAZ  bool         `json:"defaultForAz,omitzero"`
+	MapPublicIP   bool         `json:"mapPublicIp,omitzero"`
+	ResourceNameA bool         `json:"resourceNameA,omitzero"` // private DNS name options: answer A queries for resource names
+	HostnameType  string       `json:"hostnameType"`           // "ip-name" or "resource-name"
+	Tags          Tags         `json:"tags,omitzero"`
+}
+
+// Kinds of documents in the store.
+const (
+	KindVPC              state.Kind = "vpc"
+	KindSubnet           state.Kind = "subnet"
+	KindSecurityGroup    state.Kind = "security-group"
+	KindNetworkACL       state.Kind = "network-acl"
+	KindRouteTable       state.Kind = "route-table"
+	KindNetworkInterface state.Kind = "network-interface"
+	KindEndpoint         state.Kind = "vpc-endpoint"
+)
+
+// Tables. The secondary keys are named in the functions.
+
+// VPCs is the table of VPCs; keys: cidr, default ("true").
+func VPCs() state.Table[VPC] {
+	return state.Table[VPC]{Kind: KindVPC, ID: func(v *VPC) string { return string(v.ID) }, Keys: func(v *VPC) []state.Key {
+		keys := []state.Key{{Name: "cidr", Value: v.CIDR.String()}}
+		if v.Default {
+			keys = append(keys, state.Key{Name: "default", Value: "true"})
+		}
+		return keys
+	}}
+}
+
+// Subnets is the table of subnets; keys: vpc.
+func Subnets() state.Table[Subnet] {
+	return state.Table[Subnet]{Kind: KindSubnet, ID: func(s *Subnet) string { return string(s.ID) }, Keys: func(s *Subnet) []state.Key {
+		return []state.Key{{Name: "vpc", Value: string(s.VPC)}}
+	}}
+}
+
+// SecurityGroups is the table of security groups; keys: vpc, rule (each rule's ID), peer (each group named by a rule).
+func SecurityGroups() state.Table[SecurityGroup] {
+	return state.Table[SecurityGroup]{Kind: KindSecurityGroup, ID: func(g *SecurityGroup) string { return string(g.ID) }, Keys: func(g *SecurityGroup) []state.Key {
+		keys := []state.Key{{Name: "vpc", Value: string(g.VPC)}}
+		peers := map[SecurityGroupID]bool{}
+		for _, r := range g.Rules {
+			keys = append(keys, state.Key{Name: "rule", Value: string(r.ID)})
+			if r.Peer.Group != "" && !peers[r.Peer.Group] {
+				peers[r.Peer.Group] = true
+				keys = append(keys, state.Key{Name: "peer", Value: string(r.Peer.Group)})
+			}
+		}
+		return keys
+	}}
+}
+
+// NetworkACLs is the table of network ACLs; keys: vpc, subnet (each associated), association (each ID).
+func NetworkACLs() state.Table[NetworkACL] {
+	return state.Table[NetworkACL]{Kind: KindNetworkACL, ID: func(a *NetworkACL) string { return string(a.ID) }, Keys: func(a *NetworkACL) []state.Key {
+		keys := []state.Key{{Name: "vpc", Value: string(a.VPC)}}
+		for _, s := range a.Associations {
+			keys = append(keys, state.Key{Name: "subnet", Value: string(s.Subnet)}, state.Key{Name: "association", Value: string(s.ID)})
+		}
+		return keys
+	}}
+}
+
+// RouteTables is the table of route tables; keys: vpc, subnet (each associated explicitly), association (each ID).
+func RouteTables() state.Table[RouteTable] {
+	return state.Table[RouteTable]{Kind: KindRouteTable, ID: func(t *RouteTable) string { return string(t.ID) }, Keys: func(t *RouteTable) []state.Key {
+		keys := []state.Key{{Name: "vpc", Value: string(t.VPC)}}
+		for _, s := range t.Associations {
+			keys = append(keys, state.Key{Name: "association", Value: string(s.ID)})
+			if s.Subnet != "" {
+				keys = append(keys, state.Key{Name: "subnet", Value: string(s.Subnet)})
+			}
+		}
+		return keys
+	}}
+}
+
+// NetworkInterfaces is the table of network interfaces; keys: vpc, subnet, endpoint, group (each).
+func NetworkInterfaces() state.Table[NetworkInterface] {
+	return state.Table[NetworkInterface]{Kind: KindNetworkInterface, ID: func(n *NetworkInterface) string { return string(n.ID) }, Keys: func(n *NetworkInterface) []state.Key {
+		keys := []state.Key{{Name: "vpc", Value: string(n.VPC)}, {Name: "subnet", Value: string(n.Subnet)}}
+		if n.Endpoint != "" {
+			keys = append(keys, state.Key{Name: "endpoint", Value: string(n.Endpoint)})
+		}
+		for _, g := range n.Groups {
+			keys = append(keys, state.Key{Name: "group", Value: string(g)})
+		}
+		return keys
+	}}
+}
+
+// Endpoints is the table of endpoints; keys: vpc, token (the ClientToken it was created with), group (each).
+func Endpoints() state.Table[Endpoint] {
+	return state.Table[Endpoint]{Kind: KindEndpoint, ID: func(e *Endpoint) string { return string(e.ID) }, Keys: func(e *Endpoint) []state.Key {
+		keys := []state.Key{{Name: "vpc", Value: string(e.VPC)}}
+		if e.ClientToken != "" {
+			keys = append(keys, state.Key{Name: "token", Value: e.ClientToken})
+		}
+		for _, g := range e.Groups {
+			keys = append(keys, state.Key{Name: "group", Value: string(g)})
+		}
+		return keys
+	}}
+}
