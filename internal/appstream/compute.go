@@ -60,6 +60,7 @@ type SessionSpec struct {
 	IdleTimeout       time.Duration // 0: off
 	DisplayPort       uint16        // where the viewer opens the display channel
 	Width, Height     uint16        // fixed screen; 0: follows the window
+	Context           string        // SessionContext of the streaming URL, for the application's environment
 }
 
 // InstanceEventKind says what happened on an instance.

@@ -44,8 +44,10 @@ type Fleet struct {
 	CreatedTime       time.Time
 	Tags              Tags `json:",omitempty"`
 
-	State  FleetState
-	Errors []FleetError `json:",omitempty"`
+	State         FleetState
+	StartFailures int          `json:",omitempty"` // instances that failed to start, in a row
+	RetryAt       time.Time    `json:",omitzero"`  // no new instance before that
+	Errors        []FleetError `json:",omitempty"`
 }
 
 // FleetError is why a fleet cannot reach its desired state, as DescribeFleets shows it.

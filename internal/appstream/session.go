@@ -39,10 +39,13 @@ type Session struct {
 	AuthType          string // API
 	Stack             string
 	Fleet             string
-	Application       string // name in the image's catalogue
+	Application       string   // name in the image's catalogue
+	More              []string `json:",omitempty"` // applications that the user started later in the same session
+	Context           string   `json:",omitempty"` // SessionContext of the streaming URL
 	Instance          InstanceID
 	Endpoint          EndpointID
 	Origin            string // where viewers reach the endpoint: "http://127.80.1.10:443", no slash at the end
+	DisplayPort       uint16
 	ENI               string `json:",omitempty"` // of the interface that Origin names
 	ENIAddress        string `json:",omitempty"` // private address
 	State             SessionState
@@ -55,9 +58,13 @@ type Session struct {
 	Ended             time.Time `json:",omitzero"`
 	EndCode           EndCode   `json:",omitempty"`
 	EndReason         string    `json:",omitempty"`
+	Begun             int       `json:",omitempty"` // how many of Applications were started
 	Expire            EndCode   `json:",omitempty"` // wanted: the session must end for this reason
 	PublicKey         []byte    `json:",omitempty"` // the agent's, for tickets with KeySession
 }
+
+// Applications are all applications that the session was asked to start, in order.
+func (s *Session) Applications() []string { return append([]string{s.Application}, s.More...) }
 
 // Live reports whether the session has not ended.
 func (s *Session) Live() bool { return s.State != SessionExpired }
@@ -74,6 +81,7 @@ var Sessions = state.Table[Session]{
 		if s.Live() {
 			k = append(k, state.Key{Name: "live", Value: "yes"},
 				state.Key{Name: "live-stack", Value: s.Stack}, state.Key{Name: "live-fleet", Value: s.Fleet},
+				state.Key{Name: "live-endpoint", Value: string(s.Endpoint)},
 				state.Key{Name: "live-user", Value: s.Stack + " " + s.UserID})
 		}
 		return k

@@ -1,6 +1,7 @@
 package appstream
 
 import (
+	"slices"
 	"time"
 
 	"penstock.dev/penstock/internal/state"
@@ -96,4 +97,9 @@ func EffectiveUserSettings(sent []UserSetting) []UserSetting {
 		out = append(out, d)
 	}
 	return out
+}
+
+// DropStorageConnector removes the connectors of one type.
+func (s *Stack) DropStorageConnector(kind string) {
+	s.StorageConnectors = slices.DeleteFunc(s.StorageConnectors, func(c StorageConnector) bool { return c.Type == kind })
 }

@@ -1,0 +1,150 @@
+// Package control decides: operations on stacks and fleets, placement of sessions, and the reconcilers that keep fleets,
+// instances and sessions at their desired state.
+//
+// An operation writes what is wanted and returns; reconcilers bring the world to it and write what they see. All state is in
+// the store; a Control holds none, so any number of calls may run concurrently and a crash at any instruction is followed by a
+// correct start.
+package control
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/state"
+)
+
+// Options is what a Control is built from.
+type Options struct {
+	Store     state.Store
+	Compute   appstream.Compute
+	Endpoints Endpoints
+	Key       ed25519.PrivateKey // signs tickets and streaming URLs
+	Region    string
+	Account   string
+	PublicURL string // of the portal, no slash at the end: "http://127.0.0.1:8080"
+	// InternetOrigin and InternetPort are where sessions of stacks without an endpoint stream from.
+	InternetOrigin string
+	InternetPort   uint16
+	Log            *slog.Logger
+	Now            func() time.Time
+}
+
+// Endpoints is what control needs to know of interface endpoints.
+type Endpoints interface {
+	// Check refuses an endpoint that a stack cannot be bound to.
+	Check(r state.Reader, id appstream.EndpointID) error
+	// Place chooses the interface of an available endpoint that a new session streams from; seed spreads sessions.
+	Place(r state.Reader, id appstream.EndpointID, seed uint64) (Place, error)
+	// Gone reports whether the endpoint is being deleted or was deleted.
+	Gone(r state.Reader, id appstream.EndpointID) (bool, error)
+	// Kind is the kind of the endpoints' documents in the change feed.
+	Kind() state.Kind
+}
+
+// Place is the network interface that a session streams from.
+type Place struct {
+	ENI     string // eni-…
+	Address string // private address
+	Origin  string // "http://127.80.1.10:443"
+}
+
+// Control serves operations and runs the reconcilers.
+type Control struct {
+	Options
+}
+
+// New only builds.
+func New(o Options) *Control {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Control{Options: o}
+}
+
+// Run adopts what still runs, then reconciles until ctx ends.
+func (c *Control) Run(ctx context.Context) error {
+	if err := c.adopt(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("adopt running instances: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	parts := []func(context.Context) error{c.fleetLoop().Run, c.instanceLoop().Run, c.sessionLoop().Run, c.watchInstances, c.purge}
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() {
+			defer cancel()
+			errs[i] = part(ctx)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// await waits until cond is true of the stored state, or returns cond's or ctx's error.
+func (c *Control) await(ctx context.Context, cond func(state.Reader) (bool, error)) error {
+	for {
+		var done bool
+		var at state.Revision
+		err := c.Store.View(ctx, func(r state.Reader) (err error) {
+			if at, err = r.Revision(); err != nil {
+				return err
+			}
+			done, err = cond(r)
+			return err
+		})
+		if err != nil || done {
+			return err
+		}
+		if _, err := c.Store.Changes(ctx, at); err != nil && !errors.Is(err, state.ErrCompacted) {
+			return err
+		}
+	}
+}
+
+// view reads and returns one value.
+func view[T any](ctx context.Context, s state.Store, fn func(state.Reader) (T, error)) (out T, err error) {
+	err = s.View(ctx, func(r state.Reader) (err error) {
+		out, err = fn(r)
+		return err
+	})
+	return out, err
+}
+
+func publicKey(k ed25519.PrivateKey) ed25519.PublicKey {
+	return k.Public().(ed25519.PublicKey) //nolint:forcetypeassert // documented to be of this type
+}
+
+// newSessionID returns a random UUID (version 4).
+func newSessionID() appstream.SessionID {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return appstream.SessionID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]))
+}
+
+// newInstanceID returns "i-" and 17 hex digits.
+func newInstanceID() appstream.InstanceID {
+	var b [9]byte
+	_, _ = rand.Read(b[:])
+	return appstream.InstanceID("i-" + hex.EncodeToString(b[:])[:17])
+}
+
+// newTokenID returns 128 random bits.
+func newTokenID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}

@@ -1,0 +1,298 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/state"
+)
+
+const (
+	// ticketLife is how long the first ticket of a viewer can be used.
+	ticketLife = 60 * time.Second
+	// keepEnded is how long ended sessions stay listed.
+	keepEnded = 24 * time.Hour
+	// displayPorts is the range of ports for the display channel at an interface endpoint.
+	firstDisplayPort, displayPorts = 1400, 100
+)
+
+// LaunchRequest asks for a session.
+type LaunchRequest struct {
+	Grant       appstream.Grant
+	Application string
+	Resolution  string // WIDTHxHEIGHT for a fixed screen, or empty
+}
+
+// Launch gives the user a session: the running one of the same stack and fleet, or a new one on a ready instance. It returns
+// when the session has been placed; the session reconciler starts the application.
+func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Session, error) {
+	if q.Resolution != "" {
+		if _, _, err := ParseResolution(q.Resolution); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := c.application(ctx, q.Application); err != nil {
+		return nil, err
+	}
+	g := q.Grant
+	var out *appstream.Session
+	place := func(tx state.Tx) error {
+		f, err := c.usable(tx, g.Stack, g.Fleet)
+		if err != nil {
+			return err
+		}
+		if out, err = c.running(tx, g, q.Application); err != nil || out != nil {
+			return err
+		}
+		out, err = c.place(tx, f, q)
+		return err
+	}
+	for {
+		_, err := c.Store.Update(ctx, place)
+		if !errors.Is(err, errNoneReady) {
+			return out, err
+		}
+		// An instance is on its way: wait for it as long as the caller does.
+		if err := c.await(ctx, func(r state.Reader) (bool, error) { return c.placeable(r, g.Stack, g.Fleet) }); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// errNoneReady says that no instance is ready now but one will be.
+var errNoneReady = errors.New("no instance is ready yet")
+
+// placeable reports whether an instance is ready; it fails when none will be.
+func (c *Control) placeable(r state.Reader, stack, fleet string) (bool, error) {
+	f, err := c.usable(r, stack, fleet)
+	if err != nil {
+		return false, err
+	}
+	_, err = c.readyInstance(r, f)
+	if errors.Is(err, errNoneReady) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// readyInstance returns an instance to claim, errNoneReady when one is starting, a fault when the fleet is full.
+func (c *Control) readyInstance(r state.Reader, f *appstream.Fleet) (*appstream.Instance, error) {
+	is, err := appstream.Instances.By(r, "fleet", f.Name)
+	if err != nil {
+		return nil, err
+	}
+	claimed := 0
+	for _, i := range is {
+		switch i.State {
+		case appstream.InstanceReady:
+			return i, nil
+		case appstream.InstanceClaimed:
+			claimed++
+		case appstream.InstanceStarting, appstream.InstanceEnding:
+		}
+	}
+	if claimed < int(f.DesiredInstances) {
+		return nil, errNoneReady
+	}
+	return nil, fault.Newf(fault.NotAvailable, "fleet", f.Name, "all of its %d instances are in use", f.DesiredInstances)
+}
+
+// running is the user's live session of the same stack and fleet, or nil. A user returns to a session wherever it was begun.
+func (c *Control) running(tx state.Tx, g appstream.Grant, application string) (*appstream.Session, error) {
+	ss, err := appstream.Sessions.By(tx, "live-user", g.Stack+" "+g.UserID)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range ss {
+		if s.Fleet != g.Fleet || s.Expire != 0 {
+			continue
+		}
+		if !slices.Contains(s.Applications(), application) {
+			s.More = append(s.More, application)
+			return s, appstream.Sessions.Put(tx, s)
+		}
+		return s, nil
+	}
+	return nil, nil
+}
+
+// place claims an instance for a new session: session, instance and endpoint in one transaction.
+func (c *Control) place(tx state.Tx, f *appstream.Fleet, q LaunchRequest) (*appstream.Session, error) {
+	inst, err := c.readyInstance(tx, f)
+	if err != nil {
+		return nil, err
+	}
+	stack, ok, err := appstream.Stacks.Get(tx, q.Grant.Stack)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, stackNotFound(q.Grant.Stack)
+	}
+	now := c.Now().UTC()
+	s := &appstream.Session{
+		ID: newSessionID(), UserID: q.Grant.UserID, AuthType: "API", Stack: q.Grant.Stack, Fleet: f.Name,
+		Application: q.Application, Context: q.Grant.Context, Instance: inst.ID, Endpoint: stack.Endpoint(),
+		State: appstream.SessionPending, Started: now, MaxEnd: now.Add(f.MaxUserDuration),
+		DisconnectTimeout: f.DisconnectTimeout, IdleTimeout: f.IdleTimeout, Fixed: q.Resolution, PublicKey: inst.PublicKey,
+	}
+	if s.Endpoint == appstream.InternetEndpoint {
+		s.Origin, s.DisplayPort = c.InternetOrigin, c.InternetPort
+	} else {
+		seed := hash(string(s.ID))
+		p, err := c.Endpoints.Place(tx, s.Endpoint, seed)
+		if err != nil {
+			return nil, err
+		}
+		s.ENI, s.ENIAddress, s.Origin = p.ENI, p.Address, p.Origin
+		s.DisplayPort = uint16(firstDisplayPort + seed%displayPorts) //nolint:gosec // at most 1499
+	}
+	inst.State, inst.Session = appstream.InstanceClaimed, s.ID
+	if err := appstream.Instances.Put(tx, inst); err != nil {
+		return nil, err
+	}
+	return s, appstream.Sessions.Put(tx, s)
+}
+
+// Ready waits until the session streams or has ended, or ctx ends, and returns it as it is then.
+func (c *Control) Ready(ctx context.Context, id appstream.SessionID) (*appstream.Session, error) {
+	var out *appstream.Session
+	err := c.await(ctx, func(r state.Reader) (bool, error) {
+		s, ok, err := appstream.Sessions.Get(r, string(id))
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return false, fault.New(fault.NotFound, "session", string(id), "there is no session with this ID")
+		}
+		out = s
+		return s.State != appstream.SessionPending, nil
+	})
+	if err != nil && ctx.Err() != nil && out != nil {
+		return out, nil
+	}
+	return out, err
+}
+
+// ViewerURL is where the user's browser opens the session: the endpoint's own origin with a new one-time ticket in the fragment.
+func (c *Control) ViewerURL(s *appstream.Session) (string, error) {
+	ticket, err := appstream.SignTicket(c.Key, appstream.Ticket{
+		ID: newTokenID(), KeyID: appstream.KeyControl, Session: s.ID, Endpoint: s.Endpoint,
+		Channel: appstream.ChannelControl, Expires: c.Now().Add(ticketLife).UTC(),
+	})
+	if err != nil {
+		return "", err
+	}
+	path := "/"
+	if s.Endpoint == appstream.InternetEndpoint {
+		path = "/stream/"
+	}
+	u := s.Origin + path + "#t=" + ticket
+	if s.Fixed != "" {
+		u += "&r=" + s.Fixed
+	}
+	return u, nil
+}
+
+// SessionQuery selects sessions; Stack and Fleet are required by DescribeSessions.
+type SessionQuery struct {
+	Stack, Fleet, UserID, After string
+	Limit                       int
+}
+
+// Sessions lists sessions in order of their IDs, and the ID to go on after when there are more.
+func (c *Control) Sessions(ctx context.Context, q SessionQuery) ([]*appstream.Session, string, error) {
+	var next string
+	out, err := view(ctx, c.Store, func(r state.Reader) ([]*appstream.Session, error) {
+		if _, ok, err := appstream.Stacks.Get(r, q.Stack); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, stackNotFound(q.Stack)
+		}
+		if _, ok, err := appstream.Fleets.Get(r, q.Fleet); err != nil {
+			return nil, err
+		} else if !ok {
+			return nil, fleetNotFound(q.Fleet)
+		}
+		by := state.Key{Name: "stack", Value: q.Stack + " " + q.Fleet}
+		if q.UserID != "" {
+			by = state.Key{Name: "user", Value: q.Stack + " " + q.UserID}
+		}
+		ss, err := appstream.Sessions.List(r, state.Query{By: by, After: q.After, Limit: q.Limit + 1})
+		if len(ss) > q.Limit {
+			ss = ss[:q.Limit]
+			next = string(ss[len(ss)-1].ID)
+		}
+		return slices.DeleteFunc(ss, func(s *appstream.Session) bool { return s.Fleet != q.Fleet }), err
+	})
+	return out, next, err
+}
+
+// AllSessions lists every session that is still known, for operators.
+func (c *Control) AllSessions(ctx context.Context) ([]*appstream.Session, error) {
+	return view(ctx, c.Store, func(r state.Reader) ([]*appstream.Session, error) {
+		return appstream.Sessions.List(r, state.Query{})
+	})
+}
+
+// Session returns one session; false when it is not known.
+func (c *Control) Session(ctx context.Context, id appstream.SessionID) (*appstream.Session, bool, error) {
+	var ok bool
+	s, err := view(ctx, c.Store, func(r state.Reader) (s *appstream.Session, err error) {
+		s, ok, err = appstream.Sessions.Get(r, string(id))
+		return s, err
+	})
+	return s, ok, err
+}
+
+// Instance returns one instance; false when it is not known.
+func (c *Control) Instance(ctx context.Context, id appstream.InstanceID) (*appstream.Instance, bool, error) {
+	var ok bool
+	i, err := view(ctx, c.Store, func(r state.Reader) (i *appstream.Instance, err error) {
+		i, ok, err = appstream.Instances.Get(r, string(id))
+		return i, err
+	})
+	return i, ok, err
+}
+
+// ExpireSession asks for the end of a session. Unknown and ended sessions are no error (the API models none).
+func (c *Control) ExpireSession(ctx context.Context, id appstream.SessionID) error {
+	_, err := c.Store.Update(ctx, func(tx state.Tx) error {
+		s, ok, err := appstream.Sessions.Get(tx, string(id))
+		if err != nil || !ok || !s.Live() || s.Expire != 0 {
+			return err
+		}
+		s.Expire = appstream.EndByAdministrator
+		return appstream.Sessions.Put(tx, s)
+	})
+	return err
+}
+
+// ParseResolution reads "WIDTHxHEIGHT" (64 to 5120 by 64 to 2880 pixels).
+func ParseResolution(s string) (width, height uint16, err error) {
+	bad := fault.Newf(fault.Invalid, "resolution", "", "%q is not WIDTHxHEIGHT between 64x64 and 5120x2880", s)
+	if !resolutionPattern.MatchString(s) {
+		return 0, 0, bad
+	}
+	ws, hs, _ := strings.Cut(s, "x")
+	w, errW := strconv.ParseUint(ws, 10, 16)
+	h, errH := strconv.ParseUint(hs, 10, 16)
+	if errW != nil || errH != nil || w < 64 || w > 5120 || h < 64 || h > 2880 {
+		return 0, 0, bad
+	}
+	return uint16(w), uint16(h), nil
+}
+
+func hash(s string) uint64 {
+	h := fnv.New64a()
+	_, _ = fmt.Fprint(h, s) // never fails
+	return h.Sum64()
+}
