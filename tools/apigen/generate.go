@@ -267,8 +267,8 @@ func (s *service) rules(t *trait) (string, error) {
 
 // lookarounds are the model's patterns that RE2 has no words for, each as a pattern and one that must not be found.
 var lookarounds = map[string]struct{ pattern, not string }{
-	`^(^(?!aws:).[\p{L}\p{Z}\p{N}_.:/=+\-@]*)$`:  {`^.[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`, `^aws:`},
-	`^[0-9a-z\.\-]*(?<!\.)$`:                     {`^[0-9a-z\.\-]*$`, `\.$`},
+	`^(^(?!aws:).[\p{L}\p{Z}\p{N}_.:/=+\-@]*)$`: {`^.[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`, `^aws:`},
+	`^[0-9a-z\.\-]*(?<!\.)$`:                    {`^[0-9a-z\.\-]*$`, `\.$`},
 	`^[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]$`: {`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`, `--`},
 }
 
