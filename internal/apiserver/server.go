@@ -1,0 +1,14 @@
+// Package apiserver is the HTTP front door: it authenticates a request, decodes it, asks the policies, calls the
+// handler and renders the answer, for every AWS protocol that Penstock speaks, all on one URL.
+package apiserver
+
+// Server answers API requests. It is an http.Handler and safe for concurrent use.
+type Server struct {
+	options Options
+}
+
+// Options are the parts that a Server needs.
+type Options struct {
+	AccountID string
+	Region    string
+}
