@@ -1,0 +1,107 @@
+#!/bin/sh
+# Installs what a make target needs and this machine lacks; says nothing when nothing is missing.
+#
+#   scripts/setup.sh run|test|bench
+#
+# System software comes from Debian's packages (apt-get), the web tools from npm. Go modules come by themselves.
+set -eu
+cd "$(dirname "$0")/.."
+
+# package:file, where the file proves that the package's content is there, wherever it came from.
+run_packages="
+	xvfb:/usr/bin/Xvfb
+	openbox:/usr/bin/openbox
+	xterm:/usr/bin/xterm
+	mousepad:/usr/bin/mousepad
+	fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf
+	adwaita-icon-theme:/usr/share/icons/Adwaita/index.theme
+	ca-certificates:/etc/ssl/certs/ca-certificates.crt
+"
+test_packages="
+	chromium:/usr/bin/chromium
+	awscli:/usr/bin/aws
+	python3-boto3:/usr/lib/python3/dist-packages/boto3/__init__.py
+	xdotool:/usr/bin/xdotool
+	x11-utils:/usr/bin/xdpyinfo
+	x11-apps:/usr/bin/xwd
+	xauth:/usr/bin/xauth
+	imagemagick:/usr/bin/convert
+	e2fsprogs:/sbin/mkfs.ext4
+	mount:/bin/mount
+	gcc:/usr/bin/gcc
+	libc6-dev:/usr/include/stdio.h
+"
+bench_packages="
+	tigervnc-standalone-server:/usr/bin/Xtigervnc
+	novnc:/usr/share/novnc/core/rfb.js
+	websockify:/usr/bin/websockify
+"
+
+case "${1:-}" in
+run) packages="$run_packages" ;;
+test) packages="$run_packages $test_packages" ;;
+bench) packages="$run_packages $test_packages $bench_packages" ;;
+*)
+	echo "usage: scripts/setup.sh run|test|bench" >&2
+	exit 2
+	;;
+esac
+
+fail() {
+	echo "setup: $*" >&2
+	exit 1
+}
+
+command -v go >/dev/null || fail "Go 1.26 or newer is missing: install it from go.dev and put it on PATH"
+command -v npm >/dev/null || fail "Node.js 20 or newer with npm is missing: install it and put it on PATH"
+
+missing=""
+for entry in $packages; do
+	[ -e "${entry#*:}" ] || missing="$missing ${entry%%:*}"
+done
+if [ -n "$missing" ]; then
+	command -v apt-get >/dev/null ||
+		fail "this machine has no apt-get; install what your system calls these Debian packages:$missing"
+	[ "$(id -u)" = 0 ] || fail "packages are missing; run this once, then repeat:
+  sudo apt-get update && sudo apt-get install --no-install-recommends -y$missing"
+	echo "setup: installing$missing"
+	apt() {
+		DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@"
+	}
+	# The lists are fetched only when they are absent or do not lead to the packages; their lock has no
+	# waiting of its own.
+	update() {
+		tries=0
+		until apt update; do
+			tries=$((tries + 1))
+			[ "$tries" -lt 20 ] || fail "apt-get update failed $tries times"
+			sleep 3
+		done
+	}
+	# shellcheck disable=SC2086 # one word a package
+	install() { apt install --no-install-recommends -y $missing; }
+	log=$(mktemp)
+	trap 'rm -f "$log"' EXIT
+	if ! install >"$log" 2>&1; then
+		update >>"$log" 2>&1 && install >>"$log" 2>&1 || {
+			cat "$log" >&2
+			fail "could not install$missing"
+		}
+	fi
+	for entry in $packages; do
+		[ -e "${entry#*:}" ] || fail "package ${entry%%:*} is installed, but ${entry#*:} is not there"
+	done
+fi
+
+# npm packages, again whenever the lock file differs from the one they were installed from.
+if [ -f web/package-lock.json ]; then
+	stamp=web/node_modules/.penstock-lock
+	if ! cmp -s web/package-lock.json "$stamp"; then
+		# Packages that already agree with the lock file are left alone.
+		if ! (cd web && [ -d node_modules ] && npm ls --all >/dev/null 2>&1); then
+			echo "setup: installing npm packages"
+			(cd web && npm ci --no-audit --no-fund --loglevel=error)
+		fi
+		cp web/package-lock.json "$stamp"
+	fi
+fi

@@ -1,0 +1,141 @@
+// Command testsum reads the output of go test -json, prints one line a package and everything that a failed test wrote,
+// and closes with the counts of tests passed, failed and skipped and the reason of each skip.
+//
+// With -strict a skipped test is a failure: nothing that a machine lacks may hide a test.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+)
+
+// event is one line of go test -json (go doc test2json).
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string
+	Test       string
+	Output     string
+	Elapsed    float64
+}
+
+// name identifies a test or, with no test, its package.
+type name struct{ pkg, test string }
+
+type summary struct {
+	passed, failed, skipped int
+	packagesFailed          int
+	skips                   []string
+}
+
+func main() {
+	strict := flag.Bool("strict", false, "count a skipped test as a failure")
+	flag.Parse()
+	s, err := summarise(os.Stdin, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testsum:", err)
+		os.Exit(1)
+	}
+	if s.packagesFailed > 0 || s.failed > 0 || (*strict && s.skipped > 0) || s.passed == 0 {
+		os.Exit(1)
+	}
+}
+
+// summarise reads events from r until its end and writes the report to w.
+func summarise(r io.Reader, w io.Writer) (summary, error) {
+	var s summary
+	output := map[name][]string{}
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			s.take(line, output, w)
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return s, fmt.Errorf("read test events: %w", err)
+		}
+	}
+	slices.Sort(s.skips)
+	for _, skip := range s.skips {
+		fmt.Fprintln(w, "skipped", skip)
+	}
+	fmt.Fprintf(w, "tests: %d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
+	return s, nil
+}
+
+func (s *summary) take(line []byte, output map[name][]string, w io.Writer) {
+	var e event
+	if err := json.Unmarshal(line, &e); err != nil || e.Action == "" {
+		fmt.Fprint(w, string(line)) // not an event: what go itself had to say
+		return
+	}
+	if e.Package == "" {
+		e.Package = e.ImportPath
+	}
+	n := name{e.Package, e.Test}
+	switch e.Action {
+	case "output", "build-output":
+		output[n] = append(output[n], e.Output)
+		return
+	case "build-fail":
+		fmt.Fprint(w, strings.Join(output[n], ""))
+		delete(output, n)
+		return
+	case "pass", "fail", "skip":
+	default:
+		return
+	}
+	wrote := output[n]
+	delete(output, n)
+	if e.Test == "" {
+		s.endPackage(e, wrote, w)
+		return
+	}
+	switch e.Action {
+	case "pass":
+		s.passed++
+	case "fail":
+		s.failed++
+		fmt.Fprint(w, strings.Join(wrote, ""))
+	case "skip":
+		s.skipped++
+		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason(wrote)))
+	}
+}
+
+func (s *summary) endPackage(e event, wrote []string, w io.Writer) {
+	switch e.Action {
+	case "pass":
+		fmt.Fprintf(w, "ok   %s %.1fs\n", e.Package, e.Elapsed)
+	case "fail":
+		s.packagesFailed++
+		fmt.Fprint(w, strings.Join(wrote, ""))
+		fmt.Fprintf(w, "FAIL %s %.1fs\n", e.Package, e.Elapsed)
+	}
+}
+
+// reason is what a skipped test said, without the framework's own lines.
+func reason(wrote []string) string {
+	var said []string
+	for _, line := range wrote {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "===") || strings.HasPrefix(line, "---") {
+			continue
+		}
+		said = append(said, line)
+	}
+	if len(said) == 0 {
+		return "no reason given"
+	}
+	return strings.Join(said, " ")
+}
