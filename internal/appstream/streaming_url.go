@@ -8,7 +8,7 @@ import (
 
 // Grant is what a streaming URL lets its bearer do: use one stack and fleet as one user until it expires.
 type Grant struct {
-	Purpose     string    `json:"p"` // GrantPurpose; keeps grants and tickets apart
+	Purpose     Purpose   `json:"p"`
 	Stack       string    `json:"st"`
 	Fleet       string    `json:"fl"`
 	UserID      string    `json:"u"`
@@ -18,8 +18,14 @@ type Grant struct {
 	Expires     time.Time `json:"x"`
 }
 
-// GrantPurpose marks grants.
-const GrantPurpose = "streaming-url"
+// Purpose keeps signed things apart: what was made for one use is refused for another.
+type Purpose string
+
+// The purposes of grants.
+const (
+	ForStreamingURL Purpose = "streaming-url" // in a URL that an API caller hands to a user
+	ForPortal       Purpose = "portal"        // in the cookie of a browser that opened such a URL
+)
 
 // maxGrant bounds what VerifyGrant looks at, in bytes.
 const maxGrant = 8192
@@ -30,20 +36,19 @@ var (
 	ErrGrantExpired = errors.New("streaming URL expired")
 )
 
-// SignGrant makes the text form that a streaming URL carries.
+// SignGrant makes the text form of a grant.
 func SignGrant(key ed25519.PrivateKey, g Grant) (string, error) {
-	g.Purpose = GrantPurpose
 	return signToken(key, g)
 }
 
 // VerifyGrant checks form, signature, purpose and expiry.
-func VerifyGrant(token string, key ed25519.PublicKey, now time.Time) (Grant, error) {
+func VerifyGrant(token string, key ed25519.PublicKey, purpose Purpose, now time.Time) (Grant, error) {
 	var g Grant
 	if len(token) > maxGrant {
 		return g, ErrGrantInvalid
 	}
 	payload, sig, err := splitToken(token, &g)
-	if err != nil || g.Purpose != GrantPurpose || !ed25519.Verify(key, payload, sig) {
+	if err != nil || g.Purpose != purpose || !ed25519.Verify(key, payload, sig) {
 		return Grant{}, ErrGrantInvalid
 	}
 	if !now.Before(g.Expires) {

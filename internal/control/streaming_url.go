@@ -52,7 +52,7 @@ func (c *Control) CreateStreamingURL(ctx context.Context, q StreamingURLRequest)
 	}
 	expires := c.Now().Add(time.Duration(validity) * time.Second).UTC().Truncate(time.Second)
 	token, err := appstream.SignGrant(c.Key, appstream.Grant{
-		Stack: q.Stack, Fleet: q.Fleet, UserID: q.UserID, Application: q.Application, Context: q.Context, Expires: expires,
+		Purpose: appstream.ForStreamingURL, Stack: q.Stack, Fleet: q.Fleet, UserID: q.UserID, Application: q.Application, Context: q.Context, Expires: expires,
 	})
 	if err != nil {
 		return "", time.Time{}, err
@@ -103,4 +103,29 @@ func (c *Control) application(ctx context.Context, name string) (appstream.Appli
 		}
 	}
 	return appstream.Application{}, fault.New(fault.NotFound, "application", name, "the image has no application with this name")
+}
+
+// SignIn accepts a streaming URL's parameters and returns the grant that the browser keeps, and its text form.
+// The URL's validity bounds when it is opened, not how long its user may go on choosing applications.
+func (c *Control) SignIn(parameters, resolution string) (appstream.Grant, string, error) {
+	g, err := appstream.VerifyGrant(parameters, publicKey(c.Key), appstream.ForStreamingURL, c.Now())
+	if err != nil {
+		return appstream.Grant{}, "", err
+	}
+	if resolution != "" {
+		if _, _, err := ParseResolution(resolution); err != nil {
+			return appstream.Grant{}, "", err
+		}
+	}
+	g.Purpose, g.Resolution, g.Expires = appstream.ForPortal, resolution, c.Now().Add(SignInLife).UTC()
+	token, err := appstream.SignGrant(c.Key, g)
+	return g, token, err
+}
+
+// SignInLife is how long a browser stays signed in.
+const SignInLife = 12 * time.Hour
+
+// SignedIn checks what SignIn made.
+func (c *Control) SignedIn(token string) (appstream.Grant, error) {
+	return appstream.VerifyGrant(token, publicKey(c.Key), appstream.ForPortal, c.Now())
 }

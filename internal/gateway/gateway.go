@@ -1,0 +1,286 @@
+// Package gateway admits viewers at endpoints and joins them to the agents of their sessions.
+//
+// A connection reaches it only when the endpoint's address rules admitted it. The gateway serves the viewer's page on port 443,
+// checks the ticket of each channel (signature, expiry, endpoint, channel, live session), dials the session's agent and from then on
+// relays bytes; it parses no message. Single use of tickets is enforced by the agent. A Gateway owns the viewers' connections
+// that it accepted; each lives no longer than Run.
+package gateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// Options is what a Gateway is built from.
+type Options struct {
+	Sessions   sessions
+	Agents     agents
+	ControlKey ed25519.PublicKey
+	Page       http.Handler // the viewer's page and assets
+	PortalURL  string       // where the viewer leads back to
+	Region     string
+	// Explain answers whether another connection from the same source would be admitted.
+	Explain func(c *vpc.Conn, port uint16) vpc.Verdict
+	// KnownHost refuses Host headers that are not the endpoint's (DNS rebinding); host is without port.
+	KnownHost func(c *vpc.Conn, host string) bool
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// sessions is where the gateway learns of sessions.
+type sessions interface {
+	Session(ctx context.Context, id appstream.SessionID) (*appstream.Session, bool, error)
+}
+
+// agents opens connections to the agents of instances.
+type agents interface {
+	Dial(ctx context.Context, id appstream.InstanceID) (net.Conn, error)
+}
+
+// door is where admitted connections come from.
+type door interface {
+	Accept(ctx context.Context) (*vpc.Conn, error)
+}
+
+// Gateway serves viewers.
+type Gateway struct {
+	Options
+
+	relays   sync.WaitGroup // hijacked connections
+	refusals [refusalCodes]atomic.Uint64
+	relayed  atomic.Int64 // open relays
+}
+
+// New only builds.
+func New(o Options) *Gateway {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Gateway{Options: o}
+}
+
+const (
+	pagePort      = 443
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 75 * time.Second
+	maxHeader     = 16 << 10
+	dialTimeout   = 5 * time.Second
+)
+
+type connKey struct{}
+
+// Run serves the connections that d admits until ctx ends, then ends them all.
+func (g *Gateway) Run(ctx context.Context, d door) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer g.relays.Wait()
+	defer cancel()
+	srv := &http.Server{
+		Handler:           http.HandlerFunc(g.serve),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	err := srv.Serve(listener{ctx, d})
+	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve viewers: %w", err)
+}
+
+// listener makes a net.Listener of a door.
+type listener struct {
+	ctx context.Context //nolint:containedctx // net.Listener's Accept takes none
+	d   door
+}
+
+func (l listener) Accept() (net.Conn, error) { return l.d.Accept(l.ctx) }
+func (l listener) Close() error              { return nil }
+func (l listener) Addr() net.Addr            { return &net.TCPAddr{} }
+
+// visit is one request of a viewer at an endpoint.
+type visit struct {
+	endpoint appstream.EndpointID
+	source   string
+	conn     *vpc.Conn // nil at the internet endpoint
+}
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(connKey{}).(*vpc.Conn)
+	if !ok {
+		http.Error(w, "no endpoint", http.StatusInternalServerError)
+		return
+	}
+	host, _ := splitHost(r.Host)
+	if g.KnownHost != nil && !g.KnownHost(c, host) {
+		writeError(w, http.StatusMisdirectedRequest, "wrong-host", "this address serves no host of that name")
+		return
+	}
+	v := visit{endpoint: appstream.EndpointID(c.Endpoint), source: c.Source.String(), conn: c}
+	setHeaders(w.Header(), r)
+	name, isChannel := strings.CutPrefix(r.URL.Path, "/v1/channel/")
+	onPagePort := c.Port == pagePort
+	switch {
+	case isChannel && onPagePort == (name == string(appstream.ChannelControl)):
+		g.channel(w, r, v, appstream.Channel(name))
+	case !onPagePort:
+		writeError(w, http.StatusNotFound, "not-here", "this port carries channels only; the page is on port 443")
+	case r.URL.Path == "/v1/config.json":
+		g.config(w, v)
+	case r.URL.Path == "/v1/reachability":
+		g.reachability(w, r, v)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		writeError(w, http.StatusMethodNotAllowed, "method", "only GET is served here")
+	default:
+		g.Page.ServeHTTP(w, r)
+	}
+}
+
+// Internet serves sessions of stacks without an interface endpoint on the public plane: /stream/ and /v1/ paths.
+func (g *Gateway) Internet() http.Handler {
+	v := func(r *http.Request) visit { return visit{endpoint: appstream.InternetEndpoint, source: r.RemoteAddr} }
+	mux := http.NewServeMux()
+	mux.Handle("GET /stream/", http.StripPrefix("/stream", g.Page))
+	mux.HandleFunc("GET /v1/config.json", func(w http.ResponseWriter, r *http.Request) { g.config(w, v(r)) })
+	mux.HandleFunc("GET /v1/channel/{channel}", func(w http.ResponseWriter, r *http.Request) {
+		g.channel(w, r, v(r), appstream.Channel(r.PathValue("channel")))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		setHeaders(w.Header(), r)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// setHeaders sets what every answer of the private plane carries: nothing is cached, nothing else may be loaded or framed.
+func setHeaders(h http.Header, r *http.Request) {
+	host, _ := splitHost(r.Host)
+	ws := "ws"
+	if r.TLS != nil {
+		ws = "wss"
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "+
+		"img-src 'self' data: blob:; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "+
+		"connect-src 'self' "+ws+"://"+host+":*")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+}
+
+// splitHost returns the host of a Host header without its port; what is not a plausible host becomes "invalid".
+func splitHost(hostport string) (host, port string) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host, port = hostport, ""
+	}
+	for _, c := range host {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '-' && c != ':' {
+			return "invalid", ""
+		}
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+		host = "[" + host + "]"
+	}
+	return host, port
+}
+
+func (g *Gateway) config(w http.ResponseWriter, v visit) {
+	writeJSON(w, http.StatusOK, map[string]string{"portalUrl": g.PortalURL, "endpointId": string(v.endpoint), "region": g.Region})
+}
+
+// reachability tells a viewer with a valid ticket which rule would keep it from a port of its endpoint.
+func (g *Gateway) reachability(w http.ResponseWriter, r *http.Request, v visit) {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if _, _, ref := g.check(r.Context(), token, v, ""); ref != nil {
+		writeError(w, http.StatusForbidden, ref.code.name(), ref.reason)
+		return
+	}
+	port, err := strconv.ParseUint(r.URL.Query().Get("port"), 10, 16)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, "bad-port", "port must be a number from 0 to 65535")
+		return
+	}
+	type hop struct {
+		Direction string `json:"direction"`
+		Kind      string `json:"kind"`
+		Resource  string `json:"resource"`
+		Rule      string `json:"rule"`
+		Allow     bool   `json:"allow"`
+		Why       string `json:"why"`
+		Fix       string `json:"fix,omitempty"`
+	}
+	verdict := g.Explain(v.conn, uint16(port))
+	hops := make([]hop, 0, len(verdict.Hops))
+	for _, h := range verdict.Hops {
+		hops = append(hops, hop{string(h.Dir), string(h.Kind), h.Resource, h.Rule, h.Allow, h.Why, h.Fix})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"ok": verdict.OK, "symptom": verdict.Symptom, "hops": hops})
+}
+
+// check verifies a ticket for this endpoint; channel "" accepts a ticket of any channel.
+func (g *Gateway) check(ctx context.Context, token string, v visit, channel appstream.Channel) (*appstream.Session, appstream.Ticket, *refusal) {
+	var found *appstream.Session
+	var lookup error
+	t, err := appstream.VerifyTicket(token, func(keyID string, id appstream.SessionID) ed25519.PublicKey {
+		var ok bool
+		found, ok, lookup = g.Sessions.Session(ctx, id)
+		switch {
+		case lookup != nil || !ok:
+			found = nil
+			return g.ControlKey // only to tell an unknown session from a forged ticket
+		case keyID == appstream.KeySession:
+			return found.PublicKey
+		case keyID == appstream.KeyControl:
+			return g.ControlKey
+		default:
+			return nil
+		}
+	}, g.Now())
+	switch {
+	case lookup != nil:
+		return nil, t, refuse(codeInternal, "the session cannot be looked up now")
+	case errors.Is(err, appstream.ErrTicketExpired):
+		return nil, t, refuse(codeTicketExpired, "the ticket expired; open the application again from the portal")
+	case err != nil:
+		return nil, t, refuse(codeBadTicket, err.Error())
+	case found == nil:
+		return nil, t, refuse(codeNoSession, "the session does not exist or has ended")
+	case t.Endpoint != v.endpoint || found.Endpoint != v.endpoint:
+		return nil, t, refuse(codeWrongEndpoint, "the session streams from another endpoint")
+	case channel != "" && t.Channel != channel:
+		return nil, t, refuse(codeWrongChannel, "the ticket is for another channel")
+	case !found.Live():
+		return nil, t, refuse(codeNoSession, "the session has ended")
+	default:
+		return found, t, nil
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func writeError(w http.ResponseWriter, status int, code, reason string) {
+	writeJSON(w, status, map[string]string{"code": code, "reason": reason})
+}
