@@ -2,6 +2,8 @@
 // handler and renders the answer, for every AWS protocol that Penstock speaks, all on one URL.
 package apiserver
 
+import "penstock.dev/penstock/internal/control"
+
 // Server answers API requests. It is an http.Handler and safe for concurrent use.
 type Server struct {
 	options Options
@@ -11,4 +13,5 @@ type Server struct {
 type Options struct {
 	AccountID string
 	Region    string
+	Control   *control.Control // answers AppStream operations; nil: none is served
 }

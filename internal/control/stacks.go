@@ -37,6 +37,8 @@ var attributesToDelete = map[string]func(*appstream.Stack){
 	"IAM_ROLE_ARN":                   func(*appstream.Stack) {},
 	"ACCESS_ENDPOINTS":               func(s *appstream.Stack) { s.AccessEndpoints = nil },
 	"STREAMING_EXPERIENCE_SETTINGS":  func(s *appstream.Stack) { s.PreferredProtocol = "" },
+	"CONTENT_REDIRECTION":            func(*appstream.Stack) {},
+	"AGENT_ACCESS_CONFIG":            func(*appstream.Stack) {},
 }
 
 // CreateStack makes a stack. Its endpoint must exist and be available.
