@@ -15,18 +15,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/state"
+	"penstock.dev/penstock/internal/vpc"
 )
 
 // Options is what a Control is built from.
 type Options struct {
-	Store     state.Store
-	Compute   appstream.Compute
-	Endpoints Endpoints
+	Store   state.Store
+	Compute appstream.Compute
+	// DialAddr is where viewers reach an address of a VPC.
+	DialAddr  func(vpc.VPCID, netip.AddrPort) (netip.AddrPort, bool)
 	Key       ed25519.PrivateKey // signs tickets and streaming URLs
 	Region    string
 	Account   string
@@ -36,25 +39,6 @@ type Options struct {
 	InternetPort   uint16
 	Log            *slog.Logger
 	Now            func() time.Time
-}
-
-// Endpoints is what control needs to know of interface endpoints.
-type Endpoints interface {
-	// Check refuses an endpoint that a stack cannot be bound to.
-	Check(r state.Reader, id appstream.EndpointID) error
-	// Place chooses the interface of an available endpoint that a new session streams from; seed spreads sessions.
-	Place(r state.Reader, id appstream.EndpointID, seed uint64) (Place, error)
-	// Gone reports whether the endpoint is being deleted or was deleted.
-	Gone(r state.Reader, id appstream.EndpointID) (bool, error)
-	// Kind is the kind of the endpoints' documents in the change feed.
-	Kind() state.Kind
-}
-
-// Place is the network interface that a session streams from.
-type Place struct {
-	ENI     string // eni-…
-	Address string // private address
-	Origin  string // "http://127.80.1.10:443"
 }
 
 // Control serves operations and runs the reconcilers.

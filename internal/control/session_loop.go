@@ -6,6 +6,7 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/state"
+	"penstock.dev/penstock/internal/vpc"
 )
 
 // beginTimeout bounds the start of an application.
@@ -28,7 +29,7 @@ func (c *Control) sessionLoop() *loop {
 			switch {
 			case ch.Kind == appstream.Sessions.Kind && !ch.Deleted:
 				return ch.ID, nil
-			case ch.Kind == c.Endpoints.Kind():
+			case ch.Kind == vpc.KindEndpoint:
 				return endpointPrefix + ch.ID, nil
 			default:
 				return "", nil
@@ -149,7 +150,7 @@ func (c *Control) end(tx state.Tx, s *appstream.Session, code appstream.EndCode,
 // endpointChanged ends the sessions of an endpoint that is being deleted.
 func (c *Control) endpointChanged(ctx context.Context, id appstream.EndpointID) error {
 	_, err := c.Store.Update(ctx, func(tx state.Tx) error {
-		gone, err := c.Endpoints.Gone(tx, id)
+		gone, err := endpointGone(tx, id)
 		if err != nil || !gone {
 			return err
 		}

@@ -148,7 +148,7 @@ func (c *Control) place(tx state.Tx, f *appstream.Fleet, q LaunchRequest) (*apps
 		s.Origin, s.DisplayPort = c.InternetOrigin, c.InternetPort
 	} else {
 		seed := hash(string(s.ID))
-		p, err := c.Endpoints.Place(tx, s.Endpoint, seed)
+		p, err := c.placeAt(tx, s.Endpoint, seed)
 		if err != nil {
 			return nil, err
 		}

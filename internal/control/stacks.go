@@ -143,7 +143,7 @@ func (c *Control) checkStack(r state.Reader, s *appstream.Stack, endpoints bool)
 		if streaming++; streaming > 1 {
 			return fault.New(fault.Combination, "accessEndpoints", "", "a stack has at most one STREAMING endpoint")
 		}
-		if err := c.Endpoints.Check(r, appstream.EndpointID(e.VpceID)); err != nil {
+		if err := c.checkEndpoint(r, appstream.EndpointID(e.VpceID)); err != nil {
 			return err
 		}
 	}

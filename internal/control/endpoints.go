@@ -1,0 +1,80 @@
+package control
+
+import (
+	"net/netip"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/state"
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// endpointPort is where viewers open an endpoint's page.
+const endpointPort = 443
+
+// placement is the network interface that a session streams from.
+type placement struct {
+	ENI     string // eni-…
+	Address string // private address
+	Origin  string // "http://127.80.1.10:443"
+}
+
+// checkEndpoint refuses an endpoint that a stack cannot be bound to (facts: no such endpoint → not found; another service or
+// type, not available → combination).
+func (c *Control) checkEndpoint(r state.Reader, id appstream.EndpointID) error {
+	e, ok, err := vpc.Endpoints().Get(r, string(id))
+	if err != nil {
+		return err
+	}
+	switch {
+	case !ok || e.OwnerID != c.Account || e.State == vpc.EndpointDeleted:
+		return fault.New(fault.NotFound, "VPC endpoint", string(id), "there is no VPC endpoint with this ID in this account and region")
+	case !vpc.IsStreaming(e.Service):
+		return fault.Newf(fault.Combination, "VPC endpoint", string(id), "it is for service %s, not for appstream.streaming", e.Service)
+	case e.Type != vpc.EndpointInterface:
+		return fault.Newf(fault.Combination, "VPC endpoint", string(id), "it is of type %s, not Interface", e.Type)
+	case e.State != vpc.EndpointAvailable:
+		return fault.Newf(fault.Combination, "VPC endpoint", string(id), "it is %s; it must be available", e.State)
+	default:
+		return nil
+	}
+}
+
+// placeAt chooses the interface that a new session streams from; seed spreads sessions over zones.
+func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) (placement, error) {
+	unavailable := func(reason string) error { return fault.New(fault.NotAvailable, "VPC endpoint", string(id), reason) }
+	e, ok, err := vpc.Endpoints().Get(r, string(id))
+	switch {
+	case err != nil:
+		return placement{}, err
+	case !ok:
+		return placement{}, unavailable("the stack's endpoint does not exist any more")
+	case e.State != vpc.EndpointAvailable && (e.State != vpc.EndpointPending || e.Realised == 0):
+		return placement{}, unavailable("the stack's endpoint is " + string(e.State))
+	}
+	var up []*vpc.NetworkInterface
+	for _, eni := range e.Interfaces {
+		n, ok, err := vpc.NetworkInterfaces().Get(r, string(eni))
+		if err != nil {
+			return placement{}, err
+		}
+		if ok && n.Status == "in-use" {
+			up = append(up, n)
+		}
+	}
+	if len(up) == 0 {
+		return placement{}, unavailable("none of its network interfaces is in use")
+	}
+	n := up[seed%uint64(len(up))]
+	dial, ok := c.DialAddr(n.VPC, netip.AddrPortFrom(n.Addr, endpointPort))
+	if !ok {
+		return placement{}, unavailable("its network is not up yet")
+	}
+	return placement{ENI: string(n.ID), Address: n.Addr.String(), Origin: "http://" + dial.String()}, nil
+}
+
+// endpointGone reports whether the endpoint is being deleted or was deleted.
+func endpointGone(r state.Reader, id appstream.EndpointID) (bool, error) {
+	e, ok, err := vpc.Endpoints().Get(r, string(id))
+	return err == nil && (!ok || e.State == vpc.EndpointDeleting || e.State == vpc.EndpointDeleted), err
+}

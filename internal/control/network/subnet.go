@@ -1,0 +1,165 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+
+	"penstock.dev/penstock/internal/state"
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// Subnet is a subnet and how many of its addresses are free.
+type Subnet struct {
+	*vpc.Subnet
+	Free int
+}
+
+// CreateSubnet makes a subnet in a zone (name or ID; empty: the first) and ties it to the VPC's default ACL.
+func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone string, tags vpc.Tags) (*Subnet, error) {
+	if cidr == "" {
+		return nil, missing("CidrBlock")
+	}
+	p, err := vpc.ParseCIDR(cidr)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkTags(tags); err != nil {
+		return nil, err
+	}
+	zones := vpc.Zones(s.region)
+	z := zones[0]
+	if zone != "" {
+		var ok bool
+		if z, ok = vpc.FindZone(s.region, zone); !ok {
+			return nil, invalid("Value (%s) for parameter availabilityZone is invalid. Subnets can currently only be created in the following availability zones: %s.", zone, zoneNames(zones))
+		}
+	}
+	return update(ctx, s.store, func(tx state.Tx) (*Subnet, error) {
+		v, err := get(tx, vpc.VPCs(), id)
+		if err != nil {
+			return nil, err
+		}
+		n, err := s.createSubnet(tx, v, p, z.Name, tags)
+		if err != nil {
+			return nil, err
+		}
+		return &Subnet{Subnet: n, Free: vpc.Usable(n.CIDR)}, nil
+	})
+}
+
+func zoneNames(zones []vpc.Zone) string {
+	out := zones[0].Name
+	for _, z := range zones[1:] {
+		out += ", " + z.Name
+	}
+	return out
+}
+
+func (s *Service) createSubnet(tx state.Tx, v *vpc.VPC, cidr netip.Prefix, zone string, tags vpc.Tags) (*vpc.Subnet, error) {
+	others, err := vpc.Subnets().By(tx, "vpc", string(v.ID))
+	if err != nil {
+		return nil, err
+	}
+	if len(others) >= s.limits.SubnetsPerVPC {
+		return nil, limit("SubnetLimitExceeded", "The maximum number of subnets has been reached.")
+	}
+	if err := vpc.CheckSubnetCIDR(v, cidr, others); err != nil {
+		return nil, err
+	}
+	n := &vpc.Subnet{
+		ID: newID[vpc.SubnetID](vpc.PrefixSubnet), OwnerID: s.account, VPC: v.ID, CIDR: cidr, Zone: zone,
+		HostnameType: "ip-name", Tags: tags,
+	}
+	acl, err := get(tx, vpc.NetworkACLs(), v.DefaultNetworkACL)
+	if err != nil {
+		return nil, err
+	}
+	acl.Associations = append(acl.Associations, newACLAssociation(n.ID))
+	return n, firstError(vpc.Subnets().Put(tx, n), vpc.NetworkACLs().Put(tx, acl))
+}
+
+// DescribeSubnets returns the named subnets, or all.
+func (s *Service) DescribeSubnets(ctx context.Context, ids []vpc.SubnetID) ([]Subnet, error) {
+	found, err := describe(ctx, s.store, vpc.Subnets(), ids)
+	if err != nil {
+		return nil, err
+	}
+	return view(ctx, s.store, func(r state.Reader) ([]Subnet, error) {
+		out := make([]Subnet, 0, len(found))
+		for _, n := range found {
+			used, err := r.Count(vpc.KindNetworkInterface, state.Key{Name: "subnet", Value: string(n.ID)})
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, Subnet{Subnet: n, Free: vpc.Usable(n.CIDR) - used})
+		}
+		return out, nil
+	})
+}
+
+// DeleteSubnet removes a subnet without interfaces, and its associations.
+func (s *Service) DeleteSubnet(ctx context.Context, id vpc.SubnetID) error {
+	_, err := s.store.Update(ctx, func(tx state.Tx) error {
+		if _, err := get(tx, vpc.Subnets(), id); err != nil {
+			return err
+		}
+		used, err := tx.Count(vpc.KindNetworkInterface, state.Key{Name: "subnet", Value: string(id)})
+		if err != nil {
+			return err
+		}
+		if used > 0 {
+			return dependency("The subnet '%s' has dependencies and cannot be deleted.", id)
+		}
+		acls, err := vpc.NetworkACLs().By(tx, "subnet", string(id))
+		if err != nil {
+			return err
+		}
+		for _, a := range acls {
+			a.Associations = without(a.Associations, func(x vpc.NetworkACLAssociation) bool { return x.Subnet == id })
+			if err := vpc.NetworkACLs().Put(tx, a); err != nil {
+				return err
+			}
+		}
+		tables, err := vpc.RouteTables().By(tx, "subnet", string(id))
+		if err != nil {
+			return err
+		}
+		for _, t := range tables {
+			t.Associations = without(t.Associations, func(x vpc.RouteTableAssociation) bool { return x.Subnet == id })
+			if err := vpc.RouteTables().Put(tx, t); err != nil {
+				return err
+			}
+		}
+		return vpc.Subnets().Delete(tx, string(id))
+	})
+	return err
+}
+
+func without[T any](list []T, drop func(T) bool) []T {
+	out := make([]T, 0, len(list))
+	for _, v := range list {
+		if !drop(v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// ModifySubnet changes one attribute of a subnet: change gets the stored subnet.
+func (s *Service) ModifySubnet(ctx context.Context, id vpc.SubnetID, change func(*vpc.Subnet) error) error {
+	_, err := s.store.Update(ctx, func(tx state.Tx) error {
+		n, err := get(tx, vpc.Subnets(), id)
+		if err != nil {
+			return err
+		}
+		if err := change(n); err != nil {
+			return err
+		}
+		return vpc.Subnets().Put(tx, n)
+	})
+	return err
+}
+
+func newACLAssociation(id vpc.SubnetID) vpc.NetworkACLAssociation {
+	return vpc.NetworkACLAssociation{ID: newID[vpc.NetworkACLAssociationID](vpc.PrefixNetworkACLAssociation), Subnet: id}
+}
