@@ -55,21 +55,31 @@ func openConn(ctx context.Context, path string, pragmas ...string) (*conn, error
 
 // exec runs one statement that returns no rows, or whose rows are of no interest.
 func (c *conn) exec(query string, args ...driver.Value) error {
+	return c.execContext(context.Background(), query, args...)
+}
+
+// execContext is exec that ctx may interrupt.
+func (c *conn) execContext(ctx context.Context, query string, args ...driver.Value) error {
 	s, err := c.prepare(query)
 	if err != nil {
 		return err
 	}
-	_, err = s.ExecContext(context.Background(), c.bind(args))
+	_, err = s.ExecContext(ctx, c.bind(args))
 	return c.note(err)
 }
 
 // query calls row for each row of the result until it returns an error. The slice is reused; what is in it is not.
 func (c *conn) query(row func([]driver.Value) error, query string, args ...driver.Value) error {
+	return c.queryContext(context.Background(), row, query, args...)
+}
+
+// queryContext is query that ctx may interrupt.
+func (c *conn) queryContext(ctx context.Context, row func([]driver.Value) error, query string, args ...driver.Value) error {
 	s, err := c.prepare(query)
 	if err != nil {
 		return err
 	}
-	rows, err := s.QueryContext(context.Background(), c.bind(args))
+	rows, err := s.QueryContext(ctx, c.bind(args))
 	if err != nil {
 		return c.note(err)
 	}

@@ -736,7 +736,7 @@ func testRevisions(t *testing.T, f *fixture) {
 				mine := last
 				for i := range each {
 					revision, err := f.Update(t.Context(), func(tx state.Tx) error {
-						return tx.Put("stack", fmt.Sprint(w), []byte(fmt.Sprint(each*round + i)), nil)
+						return tx.Put("stack", fmt.Sprint(w), []byte(fmt.Sprint(each*round+i)), nil)
 					})
 					if err != nil {
 						t.Error(err)
