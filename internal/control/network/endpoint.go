@@ -1,0 +1,593 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/state"
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// FullAccessPolicy is the policy of every endpoint: AppStream's services support no other.
+const FullAccessPolicy = `{"Statement":[{"Action":"*","Effect":"Allow","Principal":"*","Resource":"*"}]}`
+
+// CreateEndpoint are the parameters of CreateVpcEndpoint.
+type CreateEndpoint struct {
+	VPC           vpc.VPCID
+	Service       string
+	ServiceRegion string
+	Type          vpc.EndpointType // empty: Gateway, as EC2 has it
+	Subnets       []vpc.SubnetID
+	// Addresses are the addresses that the caller chose; they name subnets as Subnets does.
+	Addresses      map[vpc.SubnetID]string
+	Groups         []vpc.SecurityGroupID
+	RouteTables    []string
+	PolicyDocument string
+	// PrivateDNS nil: on where the VPC allows it and no other endpoint has the names, otherwise off.
+	PrivateDNS    *bool
+	IPAddressType string
+	DNSRecordType string
+	ClientToken   string
+	Tags          vpc.Tags
+}
+
+func (c CreateEndpoint) hash() (string, error) {
+	c.ClientToken = ""
+	b, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("hash request: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// CreateVPCEndpoint makes a pending endpoint with one interface a subnet; Run makes it available.
+// A ClientToken that comes again answers the first endpoint.
+func (s *Service) CreateVPCEndpoint(ctx context.Context, c CreateEndpoint) (*vpc.Endpoint, error) {
+	if err := firstError(s.checkEndpointRequest(&c), s.checkTags(c.Tags)); err != nil {
+		return nil, err
+	}
+	hash, err := c.hash()
+	if err != nil {
+		return nil, err
+	}
+	return update(ctx, s.store, func(tx state.Tx) (*vpc.Endpoint, error) {
+		if c.ClientToken != "" {
+			had, err := vpc.Endpoints().By(tx, "token", c.ClientToken)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range had {
+				if e.RequestHash != hash {
+					return nil, fault.Newf(fault.Mismatch, "", "", "The client token '%.64s' was used with other parameters", c.ClientToken).WithCode("IdempotentParameterMismatch")
+				}
+				return e, nil
+			}
+		}
+		return s.createEndpoint(tx, c, hash)
+	})
+}
+
+// checkEndpointRequest applies the rules that need no state.
+func (s *Service) checkEndpointRequest(c *CreateEndpoint) error {
+	if c.Service == "" {
+		return missing("ServiceName")
+	}
+	if _, ok := vpc.FindService(s.region, c.Service); !ok || c.ServiceRegion != "" && c.ServiceRegion != s.region {
+		return fault.Newf(fault.NotFound, "", "", "The Vpc Endpoint Service '%s' does not exist", c.Service).WithCode("InvalidServiceName")
+	}
+	c.Type = cmp.Or(c.Type, vpc.EndpointGateway)
+	if c.Type == vpc.EndpointGateway && len(c.Subnets)+len(c.Addresses) > 0 {
+		return invalidParameter("SubnetIds cannot be specified for Gateway type VPC endpoints.")
+	}
+	if c.Type != vpc.EndpointInterface {
+		return invalidParameter("The VPC endpoint service %s only supports the endpoint type Interface.", c.Service)
+	}
+	if len(c.RouteTables) > 0 {
+		return invalidParameter("RouteTableIds cannot be specified for Interface type VPC endpoints.")
+	}
+	if len(c.ClientToken) > 64 {
+		return invalid("ClientToken has at most 64 characters")
+	}
+	if t := c.IPAddressType; t != "" && t != "ipv4" {
+		return invalidParameter("The IP address type %s needs subnets that have IPv6 addresses.", t)
+	}
+	if t := c.DNSRecordType; t != "" && t != "ipv4" {
+		return invalidParameter("The DNS record IP type %s does not fit the IP address type ipv4.", t)
+	}
+	for id := range c.Addresses {
+		if !slices.Contains(c.Subnets, id) {
+			c.Subnets = append(c.Subnets, id)
+		}
+	}
+	if len(c.Addresses) > 0 {
+		slices.Sort(c.Subnets)
+	}
+	c.Subnets = unique(c.Subnets)
+	c.Groups = unique(c.Groups)
+	return checkPolicy(c.PolicyDocument)
+}
+
+func unique[T comparable](list []T) []T {
+	var out []T
+	for _, v := range list {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// checkPolicy admits the full-access policy in any spelling, and nothing else: the services support no policies.
+func checkPolicy(document string) error {
+	if document == "" {
+		return nil
+	}
+	if len(document) > 20480 {
+		return fault.New(fault.Invalid, "", "", "The policy document exceeds 20480 characters").WithCode("InvalidPolicyDocument")
+	}
+	var p struct {
+		Statement json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(document), &p); err != nil {
+		return fault.New(fault.Invalid, "", "", "The policy document is not valid JSON").WithCode("InvalidPolicyDocument")
+	}
+	var statements []map[string]any
+	if err := json.Unmarshal(p.Statement, &statements); err != nil {
+		var one map[string]any
+		if err := json.Unmarshal(p.Statement, &one); err != nil {
+			return fault.New(fault.Invalid, "", "", "The policy document has no statement").WithCode("InvalidPolicyDocument")
+		}
+		statements = []map[string]any{one}
+	}
+	for _, st := range statements {
+		principal := st["Principal"]
+		if m, ok := principal.(map[string]any); ok && len(m) == 1 {
+			principal = m["AWS"]
+		}
+		all := func(v any) bool {
+			if l, ok := v.([]any); ok && len(l) == 1 {
+				v = l[0]
+			}
+			return v == "*"
+		}
+		if st["Effect"] == "Allow" && all(st["Action"]) && all(st["Resource"]) && all(principal) && st["Condition"] == nil {
+			return nil
+		}
+	}
+	return invalidParameter("Endpoint policies are not supported by this service. Only full access is possible.")
+}
+
+func (s *Service) createEndpoint(tx state.Tx, c CreateEndpoint, hash string) (*vpc.Endpoint, error) {
+	v, err := get(tx, vpc.VPCs(), c.VPC)
+	if err != nil {
+		return nil, err
+	}
+	others, err := vpc.Endpoints().By(tx, "vpc", string(v.ID))
+	if err != nil {
+		return nil, err
+	}
+	living := without(others, func(e *vpc.Endpoint) bool { return e.State == vpc.EndpointDeleted })
+	if len(living) >= s.limits.EndpointsPerVPC {
+		return nil, limit("VpcEndpointLimitExceeded", "The maximum number of VPC endpoints has been reached.")
+	}
+	subnets, err := s.endpointSubnets(tx, v, c.Subnets)
+	if err != nil {
+		return nil, err
+	}
+	groups := c.Groups
+	if len(groups) == 0 {
+		groups = []vpc.SecurityGroupID{v.DefaultSecurityGroup}
+	}
+	if err := s.checkEndpointGroups(tx, v, groups); err != nil {
+		return nil, err
+	}
+	e := &vpc.Endpoint{
+		ID: newID[vpc.EndpointID](vpc.PrefixEndpoint), OwnerID: s.account, VPC: v.ID, Type: vpc.EndpointInterface,
+		Service: c.Service, State: vpc.EndpointPending, Groups: groups,
+		IPAddressType: "ipv4", DNSRecordType: "ipv4", PolicyDocument: cmp.Or(c.PolicyDocument, FullAccessPolicy),
+		ClientToken: c.ClientToken, RequestHash: hash, Tags: c.Tags, Created: s.now().UTC(), Generation: 1,
+		DNSSuffix: suffix(),
+	}
+	switch {
+	case c.PrivateDNS != nil && *c.PrivateDNS:
+		if err := privateDNSAllowed(v, e, living); err != nil {
+			return nil, err
+		}
+		e.PrivateDNS = true
+	case c.PrivateDNS == nil:
+		e.PrivateDNS = privateDNSAllowed(v, e, living) == nil
+	}
+	for _, n := range subnets {
+		if err := s.addInterface(tx, e, n, c.Addresses[n.ID]); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.nameEndpoint(tx, e); err != nil {
+		return nil, err
+	}
+	return e, vpc.Endpoints().Put(tx, e)
+}
+
+// suffix is the part of an endpoint's names that nobody can guess from its ID.
+func suffix() string {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	for i := range b {
+		b[i] = letters[int(b[i])%len(letters)]
+	}
+	return string(b[:])
+}
+
+// endpointSubnets reads subnets of the VPC, at most one a zone.
+func (s *Service) endpointSubnets(r state.Reader, v *vpc.VPC, ids []vpc.SubnetID) ([]*vpc.Subnet, error) {
+	out := make([]*vpc.Subnet, 0, len(ids))
+	zones := map[string]vpc.SubnetID{}
+	for _, id := range ids {
+		n, err := get(r, vpc.Subnets(), id)
+		if err != nil {
+			return nil, err
+		}
+		if n.VPC != v.ID {
+			return nil, invalidParameter("The subnet %s is not in the VPC %s.", id, v.ID)
+		}
+		if zones[n.Zone] != "" {
+			return nil, sameZone(n)
+		}
+		zones[n.Zone] = id
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+func sameZone(n *vpc.Subnet) error {
+	return fault.Newf(fault.Invalid, "", "", "Found another VPC endpoint subnet in the availability zone of %s: %s", n.ID, n.Zone).WithCode("DuplicateSubnetsInSameZone")
+}
+
+func (s *Service) checkEndpointGroups(r state.Reader, v *vpc.VPC, ids []vpc.SecurityGroupID) error {
+	if len(ids) == 0 {
+		return invalidParameter("An interface endpoint needs at least one security group.")
+	}
+	if len(ids) > s.limits.GroupsPerAddress {
+		return limit("SecurityGroupsPerInterfaceLimitExceeded", "The maximum number of security groups per interface has been reached.")
+	}
+	for _, id := range ids {
+		g, err := get(r, vpc.SecurityGroups(), id)
+		if err != nil {
+			return err
+		}
+		if g.VPC != v.ID {
+			return invalidParameter("The security group %s is not in the VPC %s.", id, v.ID)
+		}
+	}
+	return nil
+}
+
+// privateDNSAllowed says whether the endpoint may have the service's private names.
+func privateDNSAllowed(v *vpc.VPC, e *vpc.Endpoint, others []*vpc.Endpoint) error {
+	if !v.DNSSupport || !v.DNSHostnames {
+		return invalidParameter("Enabling private DNS requires both enableDnsSupport and enableDnsHostnames VPC attributes set to true for %s", v.ID)
+	}
+	for _, o := range others {
+		if o.ID != e.ID && o.PrivateDNS && o.Service == e.Service && o.State != vpc.EndpointDeleting && o.State != vpc.EndpointDeleted {
+			return invalidParameter("private-dns-enabled cannot be set because there is already a conflicting DNS domain for %s in the VPC %s", e.Service, v.ID)
+		}
+	}
+	return nil
+}
+
+// addInterface makes the endpoint's interface in a subnet.
+func (s *Service) addInterface(tx state.Tx, e *vpc.Endpoint, n *vpc.Subnet, chosen string) error {
+	there, err := vpc.NetworkInterfaces().By(tx, "subnet", string(n.ID))
+	if err != nil {
+		return err
+	}
+	used := make(map[netip.Addr]bool, len(there))
+	for _, i := range there {
+		used[i.Addr] = true
+	}
+	taken := func(a netip.Addr) bool { return used[a] }
+	var addr netip.Addr
+	if chosen != "" {
+		if addr, err = netip.ParseAddr(chosen); err != nil {
+			return invalid("Value (%.60s) for parameter ipv4 is invalid. This is not an IPv4 address.", chosen)
+		}
+		err = vpc.CheckAddress(n, addr, taken)
+	} else {
+		addr, err = vpc.FreeAddress(n, taken)
+	}
+	if err != nil {
+		return err
+	}
+	var mac [4]byte
+	_, _ = rand.Read(mac[:]) // never fails
+	i := &vpc.NetworkInterface{
+		ID: newID[vpc.NetworkInterfaceID](vpc.PrefixNetworkInterface), OwnerID: s.account, VPC: e.VPC, Subnet: n.ID, Zone: n.Zone,
+		Addr: addr, MAC: fmt.Sprintf("02:50:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3]), Groups: e.Groups, Endpoint: e.ID,
+		InterfaceType: "vpc_endpoint", Description: "VPC Endpoint Interface " + string(e.ID), RequesterManaged: true, Status: "pending",
+	}
+	e.Subnets = append(e.Subnets, n.ID)
+	e.Interfaces = append(e.Interfaces, i.ID)
+	return vpc.NetworkInterfaces().Put(tx, i)
+}
+
+// nameEndpoint writes the names that follow from the endpoint's zones.
+func (s *Service) nameEndpoint(r state.Reader, e *vpc.Endpoint) error {
+	zones := make([]string, 0, len(e.Subnets))
+	for _, id := range e.Subnets {
+		n, err := get(r, vpc.Subnets(), id)
+		if err != nil {
+			return err
+		}
+		zones = append(zones, n.Zone)
+	}
+	service, _ := vpc.FindService(s.region, e.Service)
+	e.DNSEntries = vpc.DNSEntries(e, service, zones)
+	return nil
+}
+
+// DescribeEndpoints returns the named endpoints, or all.
+func (s *Service) DescribeEndpoints(ctx context.Context, ids []vpc.EndpointID) ([]*vpc.Endpoint, error) {
+	return describe(ctx, s.store, vpc.Endpoints(), ids)
+}
+
+// DescribeNetworkInterfaces returns the named interfaces, or all.
+func (s *Service) DescribeNetworkInterfaces(ctx context.Context, ids []vpc.NetworkInterfaceID) ([]*vpc.NetworkInterface, error) {
+	return describe(ctx, s.store, vpc.NetworkInterfaces(), ids)
+}
+
+// ModifyEndpoint are the parameters of ModifyVpcEndpoint; nil and empty change nothing.
+type ModifyEndpoint struct {
+	ID             vpc.EndpointID
+	AddSubnets     []vpc.SubnetID
+	RemoveSubnets  []vpc.SubnetID
+	Addresses      map[vpc.SubnetID]string // chosen addresses of added subnets
+	AddGroups      []vpc.SecurityGroupID
+	RemoveGroups   []vpc.SecurityGroupID
+	PrivateDNS     *bool
+	PolicyDocument *string
+	ResetPolicy    bool
+	IPAddressType  string
+	DNSRecordType  string
+}
+
+// ModifyVPCEndpoint changes an endpoint, which is pending until the network carries the change.
+func (s *Service) ModifyVPCEndpoint(ctx context.Context, m ModifyEndpoint) error {
+	if m.IPAddressType != "" && m.IPAddressType != "ipv4" || m.DNSRecordType != "" && m.DNSRecordType != "ipv4" {
+		return invalidParameter("Only the IP address type ipv4 is possible for subnets without IPv6 addresses.")
+	}
+	if m.PolicyDocument != nil {
+		if m.ResetPolicy {
+			return combination("PolicyDocument and ResetPolicy exclude each other")
+		}
+		if err := checkPolicy(*m.PolicyDocument); err != nil {
+			return err
+		}
+	}
+	_, err := s.store.Update(ctx, func(tx state.Tx) error {
+		e, err := get(tx, vpc.Endpoints(), m.ID)
+		if err != nil {
+			return err
+		}
+		if e.State == vpc.EndpointDeleting || e.State == vpc.EndpointDeleted {
+			return fault.Newf(fault.NotPermitted, "", "", "The vpc endpoint %s is in state %s and cannot be modified", e.ID, e.State).WithCode("IncorrectState")
+		}
+		v, err := get(tx, vpc.VPCs(), e.VPC)
+		if err != nil {
+			return err
+		}
+		if err := s.modifyEndpoint(tx, v, e, m); err != nil {
+			return err
+		}
+		e.State = vpc.EndpointPending
+		e.LastError = nil
+		e.Generation++
+		return vpc.Endpoints().Put(tx, e)
+	})
+	return err
+}
+
+func (s *Service) modifyEndpoint(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m ModifyEndpoint) error {
+	switch {
+	case m.PolicyDocument != nil:
+		e.PolicyDocument = cmp.Or(*m.PolicyDocument, FullAccessPolicy)
+	case m.ResetPolicy:
+		e.PolicyDocument = FullAccessPolicy
+	}
+	if err := s.modifySubnets(tx, v, e, m); err != nil {
+		return err
+	}
+	if err := s.modifyGroups(tx, v, e, m); err != nil {
+		return err
+	}
+	if m.PrivateDNS != nil {
+		if *m.PrivateDNS && !e.PrivateDNS {
+			others, err := vpc.Endpoints().By(tx, "vpc", string(v.ID))
+			if err != nil {
+				return err
+			}
+			if err := privateDNSAllowed(v, e, others); err != nil {
+				return err
+			}
+		}
+		e.PrivateDNS = *m.PrivateDNS
+	}
+	return s.nameEndpoint(tx, e)
+}
+
+func (s *Service) modifySubnets(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m ModifyEndpoint) error {
+	for _, id := range m.RemoveSubnets {
+		if _, err := get(tx, vpc.Subnets(), id); err != nil {
+			return err
+		}
+	}
+	// What is there when the call comes counts: EC2 adds before it removes.
+	zones := map[string]vpc.SubnetID{}
+	for _, id := range e.Subnets {
+		n, err := get(tx, vpc.Subnets(), id)
+		if err != nil {
+			return err
+		}
+		zones[n.Zone] = id
+	}
+	add := slices.Clone(m.AddSubnets)
+	for id := range m.Addresses {
+		if !slices.Contains(add, id) && !slices.Contains(e.Subnets, id) {
+			add = append(add, id)
+		}
+	}
+	slices.Sort(add)
+	added, err := s.endpointSubnets(tx, v, unique(add))
+	if err != nil {
+		return err
+	}
+	for _, n := range added {
+		if slices.Contains(e.Subnets, n.ID) {
+			continue
+		}
+		if zones[n.Zone] != "" {
+			return sameZone(n)
+		}
+		if err := s.addInterface(tx, e, n, m.Addresses[n.ID]); err != nil {
+			return err
+		}
+	}
+	for _, id := range m.RemoveSubnets {
+		i := slices.Index(e.Subnets, id)
+		if i < 0 {
+			continue
+		}
+		if err := vpc.NetworkInterfaces().Delete(tx, string(e.Interfaces[i])); err != nil {
+			return err
+		}
+		e.Subnets = slices.Delete(e.Subnets, i, i+1)
+		e.Interfaces = slices.Delete(e.Interfaces, i, i+1)
+	}
+	return nil
+}
+
+func (s *Service) modifyGroups(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m ModifyEndpoint) error {
+	if len(m.AddGroups)+len(m.RemoveGroups) == 0 {
+		return nil
+	}
+	groups := unique(append(slices.Clone(e.Groups), m.AddGroups...))
+	groups = without(groups, func(id vpc.SecurityGroupID) bool { return slices.Contains(m.RemoveGroups, id) })
+	if err := s.checkEndpointGroups(tx, v, groups); err != nil {
+		return err
+	}
+	e.Groups = groups
+	for _, id := range e.Interfaces {
+		i, err := get(tx, vpc.NetworkInterfaces(), id)
+		if err != nil {
+			return err
+		}
+		i.Groups = groups
+		if err := vpc.NetworkInterfaces().Put(tx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unsuccessful is an item of DeleteVpcEndpoints that failed.
+type Unsuccessful struct {
+	ID            vpc.EndpointID
+	Code, Message string
+}
+
+// DeleteVPCEndpoints marks endpoints for deletion; Run takes them off the network. Each item fails by itself.
+func (s *Service) DeleteVPCEndpoints(ctx context.Context, ids []vpc.EndpointID) ([]Unsuccessful, error) {
+	if len(ids) == 0 {
+		return nil, missing("VpcEndpointId")
+	}
+	for _, id := range ids {
+		if err := vpc.CheckID(id); err != nil {
+			return nil, err
+		}
+	}
+	return update(ctx, s.store, func(tx state.Tx) ([]Unsuccessful, error) {
+		var out []Unsuccessful
+		for _, id := range unique(ids) {
+			e, ok, err := vpc.Endpoints().Get(tx, string(id))
+			if err != nil {
+				return nil, err
+			}
+			if !ok || e.State == vpc.EndpointDeleted {
+				out = append(out, Unsuccessful{id, "InvalidVpcEndpoint.NotFound", fmt.Sprintf("The Vpc Endpoint Id '%s' does not exist", id)})
+				continue
+			}
+			if e.State == vpc.EndpointDeleting {
+				continue
+			}
+			e.State = vpc.EndpointDeleting
+			e.Generation++
+			if err := vpc.Endpoints().Put(tx, e); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+}
+
+// EndpointForStack is the endpoint when a stack may be bound to it: it exists in this account and region, is a streaming
+// interface endpoint, and is available. Otherwise a fault of kind NotFound or Combination says why not.
+func (s *Service) EndpointForStack(r state.Reader, id vpc.EndpointID) (*vpc.Endpoint, error) {
+	const resource = "vpc-endpoint"
+	e, ok, err := vpc.Endpoints().Get(r, string(id))
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok || e.OwnerID != s.account || e.State == vpc.EndpointDeleted:
+		return nil, fault.New(fault.NotFound, resource, string(id), "does not exist in this account and region")
+	case e.Type != vpc.EndpointInterface:
+		return nil, fault.Newf(fault.Combination, resource, string(id), "is of type %s, not Interface", e.Type)
+	case !vpc.IsStreaming(e.Service):
+		return nil, fault.Newf(fault.Combination, resource, string(id), "is for service %s, not for AppStream streaming", e.Service)
+	case e.State != vpc.EndpointAvailable:
+		return nil, fault.Newf(fault.Combination, resource, string(id), "is %s, not available", e.State)
+	}
+	return e, nil
+}
+
+// Address is where an endpoint's interface is reached.
+type Address struct {
+	Interface vpc.NetworkInterfaceID
+	Subnet    vpc.SubnetID
+	Zone      string
+	Private   netip.Addr
+	// Dial is where port 443 of the interface is reached on the driver's network; zero before the first Apply.
+	Dial netip.AddrPort
+}
+
+// EndpointAddresses are the addresses of an endpoint in the order of its subnets.
+func (s *Service) EndpointAddresses(r state.Reader, id vpc.EndpointID) ([]Address, error) {
+	e, err := get(r, vpc.Endpoints(), id)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Address, 0, len(e.Interfaces))
+	for _, eni := range e.Interfaces {
+		i, ok, err := vpc.NetworkInterfaces().Get(r, string(eni))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue // goes with its endpoint
+		}
+		a := Address{Interface: i.ID, Subnet: i.Subnet, Zone: i.Zone, Private: i.Addr}
+		if s.driver != nil {
+			a.Dial, _ = s.driver.DialAddr(i.VPC, netip.AddrPortFrom(i.Addr, 443))
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
