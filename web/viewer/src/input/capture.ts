@@ -1,0 +1,133 @@
+import { Keyboard, type SendInput } from "./keyboard.ts";
+import { type Point, Pointer } from "./pointer.ts";
+
+export interface CaptureOptions {
+  /** Receives pointer events; covers the picture and its surroundings. */
+  stage: HTMLElement;
+  /** Has the focus while the session gets the keys; input methods compose in it. */
+  field: HTMLTextAreaElement;
+  send: SendInput;
+  /** Whether input reaches the session now. */
+  live: () => boolean;
+  /** Remote pixel under a point of the window, kept inside the screen. */
+  toRemote: (clientX: number, clientY: number) => Point | undefined;
+  /** The user pressed Ctrl+Alt+Shift+Q. */
+  leave: () => void;
+  signal: AbortSignal;
+}
+
+/** Listens to pointer, wheel, keyboard and composition events until signal ends. */
+export function captureInput(options: CaptureOptions): void {
+  const { stage, field, live, toRemote, leave, signal } = options;
+  const send: SendInput = (input) => {
+    if (live()) {
+      options.send(input);
+    }
+  };
+  const keyboard = new Keyboard(send);
+  const pointer = new Pointer(send, () => performance.now());
+  let frame = 0;
+
+  const release = () => {
+    keyboard.releaseAll();
+    pointer.reset();
+  };
+
+  const point = (event: PointerEvent) => {
+    const at = live() ? toRemote(event.clientX, event.clientY) : undefined;
+    if (at === undefined || !event.isPrimary) {
+      return;
+    }
+    if (pointer.update(at, event.type === "pointercancel" ? 0 : event.buttons) && frame === 0) {
+      frame = requestAnimationFrame(() => {
+        frame = 0;
+        pointer.flush();
+      });
+    }
+  };
+  // Raw updates come before the frame that pointermove waits for; not every browser and context has them.
+  const move = "onpointerrawupdate" in window ? "pointerrawupdate" : "pointermove";
+  stage.addEventListener(move as "pointermove", point, { signal });
+  if (move !== "pointermove") {
+    stage.addEventListener("pointermove", point, { signal });
+  }
+  stage.addEventListener(
+    "pointerdown",
+    (event) => {
+      event.preventDefault();
+      if (event.isPrimary) {
+        stage.setPointerCapture(event.pointerId);
+      }
+      // Input methods put their window where the field is.
+      field.style.left = `${event.clientX}px`;
+      field.style.top = `${event.clientY}px`;
+      field.focus({ preventScroll: true });
+      point(event);
+    },
+    { signal },
+  );
+  stage.addEventListener("pointerup", point, { signal });
+  stage.addEventListener("pointercancel", point, { signal });
+  for (const name of ["contextmenu", "mousedown", "mouseup", "auxclick", "dragstart"] as const) {
+    // mousedown would take the focus from the field; mouseup of the side buttons would leave the page
+    stage.addEventListener(name, (event) => event.preventDefault(), { signal });
+  }
+  stage.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      const at = live() ? toRemote(event.clientX, event.clientY) : undefined;
+      if (at !== undefined) {
+        pointer.wheel(at, event as WheelEvent & { wheelDeltaX?: number; wheelDeltaY?: number });
+      }
+    },
+    { signal, passive: false },
+  );
+
+  field.addEventListener(
+    "keydown",
+    (event) => {
+      const outcome = keyboard.keyDown(event);
+      if (outcome !== "browser") {
+        event.preventDefault();
+      }
+      if (outcome === "leave") {
+        pointer.reset();
+        leave();
+      }
+    },
+    { signal },
+  );
+  field.addEventListener(
+    "keyup",
+    (event) => {
+      if (keyboard.keyUp(event) !== "browser") {
+        event.preventDefault();
+      }
+    },
+    { signal },
+  );
+  field.addEventListener(
+    "compositionend",
+    (event) => {
+      field.value = "";
+      keyboard.text(event.data);
+    },
+    { signal },
+  );
+  field.addEventListener(
+    "input",
+    (event) => {
+      if (event instanceof InputEvent && event.isComposing) {
+        return;
+      }
+      const text = field.value;
+      field.value = "";
+      keyboard.text(text);
+    },
+    { signal },
+  );
+  field.addEventListener("blur", release, { signal });
+  window.addEventListener("blur", release, { signal });
+  signal.addEventListener("abort", () => cancelAnimationFrame(frame));
+}

@@ -1,0 +1,18 @@
+/** What the session hears of the display channel. */
+export interface DisplayChannelEvents {
+  opened(): void;
+  /** The first picture of an epoch is on the canvas. */
+  drawn(width: number, height: number): void;
+  closed(code: number, reason: string, opened: boolean): void;
+  /** The channel can never work in this browser. */
+  failed(reason: string): void;
+}
+
+/** The display channel as the session sees it: in a worker, in the page, or a fake in tests. */
+export interface DisplayChannel {
+  listen(events: DisplayChannelEvents): void;
+  /** Ends the connection before, if there is one, without an event. */
+  open(url: string, ticket: string): void;
+  close(): void;
+  refresh(reason: number): void;
+}

@@ -1,0 +1,540 @@
+import {
+  BadMessage,
+  type ControlFromAgent,
+  type ControlFromViewer,
+  type Cursor,
+  closeCode,
+  decodeControlFromAgent,
+  encode,
+  helloFixedSize,
+  type Input,
+  type Notice,
+  version,
+  type Welcome,
+} from "@penstock/protocol";
+import type { Connect, Connection } from "../transport/connection.ts";
+import { Backoff } from "./backoff.ts";
+import type { DisplayChannel } from "./display_channel.ts";
+import { type EndReason, isFinal } from "./end_reason.ts";
+import type { SessionStore } from "./store.ts";
+
+export type SessionState = "connecting" | "streaming" | "reconnecting" | "ended";
+
+/** The screen that the viewer wishes, in physical pixels; 0×0 keeps what is there. */
+export interface ScreenWish {
+  width: number;
+  height: number;
+  /** Percent; 100 is 96 dpi. */
+  scale: number;
+}
+
+export interface SessionEvents {
+  state(state: SessionState): void;
+  ended(reason: EndReason): void;
+  welcome(welcome: Welcome): void;
+  /** The first picture of an epoch is drawn. */
+  drawn(width: number, height: number): void;
+  cursor(cursor: Cursor): void;
+  notice(notice: Notice): void;
+  /** The display port does not answer while control works; undefined when it answers again. */
+  portBlocked(blocked: { port: number; displayTicket: string } | undefined): void;
+}
+
+export interface SessionOptions {
+  connect: Connect;
+  display: DisplayChannel;
+  store: SessionStore;
+  controlUrl: string;
+  displayUrl: (port: number) => string;
+  /** From the page's address; without it the stored resume ticket is used. */
+  ticket: string | undefined;
+  screen: ScreenWish;
+  fixedSize: boolean;
+  events: SessionEvents;
+  /** ms of a monotonic clock. */
+  now: () => number;
+  /** From 0 to 1; spreads the retries of many viewers. */
+  random: () => number;
+  /** How long lost connections are retried, in ms. */
+  reconnectMillis?: number;
+  /** How long the first connection is tried, in ms. */
+  connectMillis?: number;
+}
+
+/** Nothing heard for this long: ask. For silentMillis: give the connection up (docs/protocol.md). */
+const pingMillis = 15_000;
+const silentMillis = 30_000;
+/** After a hint that the network changed, an answer must come this soon. */
+const probeMillis = 4_000;
+/** Display handshakes that fail before the port counts as blocked. */
+const blockedAfter = 2;
+
+/** Why the display connection is not there, while control is. */
+interface DisplayTry {
+  failures: number;
+  since: number;
+}
+
+/**
+ * The life of one viewer of one session: control connection, tickets, reconnects, and the display channel
+ * that hangs on them. No DOM. After ended it does nothing more.
+ */
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #events: SessionEvents;
+  readonly #reconnectMillis: number;
+  readonly #connectMillis: number;
+  readonly #retry: Backoff;
+  #state: SessionState = "connecting";
+  #control: Connection | undefined;
+  #controlOpened = false;
+  #welcome: Welcome | undefined;
+  #ticket: string | undefined;
+  #displayTicket = "";
+  #screen: ScreenWish;
+  #hidden = false;
+  #triedSince: number;
+  #retryTimer: ReturnType<typeof setTimeout> | undefined;
+  #watchTimer: ReturnType<typeof setTimeout> | undefined;
+  #displayTimer: ReturnType<typeof setTimeout> | undefined;
+  #displayTry: DisplayTry | undefined;
+  /** The ticket of the display handshake under way; it is redeemed only when that succeeds. */
+  #triedTicket = "";
+  #awaitsDisplayTicket = false;
+  #heardAt = 0;
+  #probeUntil: number | undefined;
+  #pinged: { time: bigint; at: number } | undefined;
+  #rttMs: number | undefined;
+  #endReason: EndReason | undefined;
+  #bytes = 0;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#events = options.events;
+    this.#reconnectMillis = options.reconnectMillis ?? 5 * 60_000;
+    this.#connectMillis = options.connectMillis ?? 20_000;
+    this.#retry = new Backoff(options.random);
+    this.#screen = options.screen;
+    this.#triedSince = options.now();
+    options.display.listen({
+      opened: () => this.#displayOpened(),
+      drawn: (width, height) => this.#drawn(width, height),
+      closed: (code, reason, opened) => this.#displayClosed(code, reason, opened),
+      failed: (reason) => this.#end({ kind: "fault", code: "no-decoder", reason }),
+    });
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  get endReason(): EndReason | undefined {
+    return this.#endReason;
+  }
+
+  /** Latest round trip on control in ms. */
+  get rttMs(): number | undefined {
+    return this.#rttMs;
+  }
+
+  /** Bytes of messages on control, both ways. */
+  get controlBytes(): number {
+    return this.#bytes;
+  }
+
+  /** Bytes of input that the network has not taken yet. */
+  get inputWaiting(): number {
+    return this.#control?.waiting ?? 0;
+  }
+
+  start(): void {
+    const stored = this.#options.store.resumeTicket();
+    this.#ticket = this.#options.ticket ?? stored;
+    if (this.#ticket === undefined) {
+      this.#end({ kind: "fault", code: "no-ticket", reason: "" });
+      return;
+    }
+    this.#openControl();
+  }
+
+  /** Sends input while streaming; otherwise it is lost, for input is never replayed. */
+  input(input: DistributiveOmit<Input, "seq">): void {
+    if (this.#state === "streaming") {
+      this.#send({ ...input, seq: this.#options.store.nextSeq() } as Input);
+    }
+  }
+
+  resize(screen: ScreenWish): void {
+    this.#screen = screen;
+    if (this.#welcome !== undefined && !this.#options.fixedSize) {
+      this.#send({ kind: "resize", ...this.#fit(screen) });
+    }
+  }
+
+  setHidden(hidden: boolean): void {
+    if (this.#hidden === hidden) {
+      return;
+    }
+    this.#hidden = hidden;
+    if (this.#welcome !== undefined) {
+      this.#send({ kind: "visibility", hidden });
+    }
+    if (!hidden) {
+      this.probe();
+    }
+  }
+
+  /** The network may have changed: retry now, or find out soon whether the connection still lives. */
+  probe(): void {
+    if (this.#retryTimer !== undefined) {
+      this.#openControl();
+    } else if (this.#welcome !== undefined) {
+      this.#probeUntil ??= this.#options.now() + probeMillis;
+      this.ping();
+      this.#watch();
+    }
+  }
+
+  /** Measures the round trip. */
+  ping(): void {
+    if (this.#welcome === undefined) {
+      return;
+    }
+    const at = this.#options.now();
+    const time = BigInt(Math.round(at * 1000));
+    this.#pinged = { time, at };
+    this.#send({ kind: "ping", time });
+  }
+
+  refresh(): void {
+    this.#options.display.refresh(0);
+  }
+
+  /** The user ends the session; the agent answers with ended. */
+  endSession(): void {
+    if (this.#welcome === undefined) {
+      this.#end({ kind: "closed", code: "by-user", reason: "", resumable: false });
+      return;
+    }
+    this.#send({ kind: "end" });
+    setTimeout(() => {
+      this.#end({ kind: "closed", code: "by-user", reason: "", resumable: false });
+    }, 3000);
+  }
+
+  /** Leaves without ending the session: it can be resumed. */
+  leave(): void {
+    this.#end({ kind: "closed", code: "left", reason: "", resumable: true });
+  }
+
+  /** The display channel's maker lost it (a worker crashed) and has a new one. */
+  displayRestarted(): void {
+    if (this.#welcome !== undefined && this.#state !== "ended") {
+      this.#displayClosed(1006, "display worker restarted", true);
+    }
+  }
+
+  #setState(state: SessionState): void {
+    if (this.#state !== state && this.#state !== "ended") {
+      this.#state = state;
+      this.#events.state(state);
+    }
+  }
+
+  #send(message: ControlFromViewer): void {
+    const bytes = encode(message);
+    this.#bytes += bytes.byteLength;
+    this.#control?.send(bytes);
+  }
+
+  #fit(screen: ScreenWish): ScreenWish {
+    const { width, height, scale } = screen;
+    if (width === 0 || height === 0) {
+      return screen;
+    }
+    const maxWidth = this.#welcome?.maxWidth ?? 16384;
+    const maxHeight = this.#welcome?.maxHeight ?? 16384;
+    const even = (value: number, max: number) => Math.max(64, Math.min(value, max)) & ~1;
+    return { width: even(width, maxWidth), height: even(height, maxHeight), scale };
+  }
+
+  // Control connection.
+
+  #openControl(): void {
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = undefined;
+    this.#controlOpened = false;
+    const control = this.#options.connect(this.#options.controlUrl, this.#ticket ?? "", {
+      opened: () => {
+        if (this.#control !== control) {
+          return;
+        }
+        this.#controlOpened = true;
+        this.#send({
+          kind: "hello",
+          version,
+          capabilities: 0,
+          ...this.#fit(this.#screen),
+          flags: this.#options.fixedSize ? helloFixedSize : 0,
+        });
+        this.#heard();
+      },
+      message: (bytes) => {
+        if (this.#control === control) {
+          this.#receive(bytes);
+        }
+      },
+      closed: (code, reason, opened) => {
+        if (this.#control === control) {
+          this.#controlClosed(code, reason, opened);
+        }
+      },
+    });
+    this.#control = control;
+  }
+
+  #receive(bytes: Uint8Array): void {
+    this.#bytes += bytes.byteLength;
+    this.#heard();
+    let message: ControlFromAgent;
+    try {
+      message = decodeControlFromAgent(bytes);
+      if ((this.#welcome === undefined) !== (message.kind === "welcome") && message.kind !== "ended") {
+        throw new BadMessage(message.kind, "out of order");
+      }
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      this.#control?.close(closeCode.badMessage, reason.slice(0, 100));
+      return;
+    }
+    switch (message.kind) {
+      case "welcome":
+        this.#welcomed(message);
+        break;
+      case "tickets":
+        this.#ticket = message.resumeTicket;
+        this.#options.store.keepResumeTicket(message.resumeTicket);
+        if (message.displayTicket !== "") {
+          this.#displayTicket = message.displayTicket;
+          if (this.#awaitsDisplayTicket) {
+            this.#openDisplay();
+          }
+        }
+        break;
+      case "ping":
+        this.#send({ kind: "pong", time: message.time });
+        break;
+      case "pong":
+        if (this.#pinged?.time === message.time) {
+          this.#rttMs = this.#options.now() - this.#pinged.at;
+          this.#pinged = undefined;
+        }
+        break;
+      case "cursor":
+        this.#events.cursor(message);
+        break;
+      case "notice":
+        this.#events.notice(message);
+        break;
+      case "ended":
+        this.#end({ kind: "ended", code: message.code, reason: message.reason });
+        break;
+    }
+  }
+
+  #welcomed(welcome: Welcome): void {
+    this.#welcome = welcome;
+    this.#ticket = welcome.resumeTicket;
+    this.#displayTicket = welcome.displayTicket;
+    this.#options.store.keepResumeTicket(welcome.resumeTicket);
+    this.#events.welcome(welcome);
+    this.#displayTry = { failures: 0, since: this.#options.now() };
+    this.#openDisplay();
+    const wish = this.#fit(this.#screen);
+    if (!this.#options.fixedSize && (wish.width < this.#screen.width - 1 || wish.height < this.#screen.height - 1)) {
+      this.#send({ kind: "resize", ...wish }); // hello went out before the greatest size was known
+    }
+    if (this.#hidden) {
+      this.#send({ kind: "visibility", hidden: true });
+    }
+    this.ping();
+  }
+
+  #controlClosed(code: number, reason: string, opened: boolean): void {
+    clearTimeout(this.#watchTimer);
+    this.#probeUntil = undefined;
+    this.#pinged = undefined;
+    this.#control = undefined;
+    const now = this.#options.now();
+    if (this.#welcome !== undefined) {
+      this.#welcome = undefined;
+      this.#triedSince = now;
+      this.#retry.reset();
+    }
+    this.#stopDisplay();
+    this.#events.portBlocked(undefined);
+    if (isFinal(code)) {
+      this.#end({ kind: "refused", code, reason });
+      return;
+    }
+    const first = this.#state === "connecting";
+    if (!first) {
+      this.#setState("reconnecting");
+    }
+    const wait = this.#retry.next();
+    const bound = first ? this.#connectMillis : this.#reconnectMillis;
+    if (now + wait - this.#triedSince > bound) {
+      this.#end({
+        kind: "closed",
+        code: first && !opened && !this.#controlOpened ? "unreachable" : "lost",
+        reason: code === 1006 ? "" : `${code} ${reason}`.trim(),
+        resumable: true,
+      });
+      return;
+    }
+    this.#retryTimer = setTimeout(() => this.#openControl(), wait);
+  }
+
+  // Silence on control.
+
+  #heard(): void {
+    this.#heardAt = this.#options.now();
+    this.#probeUntil = undefined;
+    if (this.#watchTimer === undefined) {
+      this.#watch();
+    }
+  }
+
+  /** Sets one timer for the next moment at which silence means something. */
+  #watch(): void {
+    clearTimeout(this.#watchTimer);
+    const now = this.#options.now();
+    const silent = now - this.#heardAt;
+    if (silent >= silentMillis || (this.#probeUntil !== undefined && now >= this.#probeUntil)) {
+      this.#watchTimer = undefined;
+      this.#control?.close(closeCode.tooSlow, "nothing heard from the agent");
+      return;
+    }
+    let next = silent < pingMillis ? pingMillis - silent : silentMillis - silent;
+    if (silent >= pingMillis) {
+      this.ping();
+    }
+    if (this.#probeUntil !== undefined) {
+      next = Math.min(next, this.#probeUntil - now);
+    }
+    this.#watchTimer = setTimeout(() => {
+      this.#watchTimer = undefined;
+      if (this.#control !== undefined) {
+        this.#watch();
+      }
+    }, next);
+  }
+
+  // Display connection.
+
+  #openDisplay(): void {
+    const port = this.#welcome?.displayPort;
+    if (port === undefined) {
+      return;
+    }
+    this.#awaitsDisplayTicket = this.#displayTicket === "";
+    if (this.#awaitsDisplayTicket) {
+      this.#send({ kind: "need-display-ticket" });
+      return;
+    }
+    this.#triedTicket = this.#displayTicket;
+    this.#displayTicket = "";
+    this.#options.display.open(this.#options.displayUrl(port), this.#triedTicket);
+  }
+
+  #displayOpened(): void {
+    this.#triedTicket = "";
+    if (this.#displayTry !== undefined && this.#displayTry.failures >= blockedAfter) {
+      this.#events.portBlocked(undefined);
+    }
+  }
+
+  #drawn(width: number, height: number): void {
+    if (this.#state === "ended" || this.#welcome === undefined) {
+      return;
+    }
+    this.#displayTry = undefined;
+    this.#retry.reset();
+    this.#setState("streaming");
+    this.#events.drawn(width, height);
+  }
+
+  #displayClosed(code: number, reason: string, opened: boolean): void {
+    const welcome = this.#welcome;
+    if (welcome === undefined || this.#state === "ended") {
+      return; // control went first and decides
+    }
+    if (!opened && this.#displayTicket === "") {
+      this.#displayTicket = this.#triedTicket; // no handshake: not redeemed
+    }
+    if (this.#state === "streaming") {
+      this.#setState("reconnecting");
+    }
+    const now = this.#options.now();
+    const attempt = this.#displayTry ?? { failures: 0, since: now };
+    this.#displayTry = attempt;
+    attempt.failures++;
+    const ticketRefused = code === closeCode.badTicket || code === closeCode.ticketUsed || code === closeCode.ticketExpired;
+    if (isFinal(code) && !ticketRefused) {
+      if (code !== closeCode.badMessage || attempt.failures > 3) {
+        this.#end({ kind: "refused", code, reason });
+        return;
+      }
+    }
+    const bound = this.#state === "connecting" ? 2 * 60_000 : this.#reconnectMillis;
+    if (now - attempt.since > bound || (ticketRefused && attempt.failures > 5)) {
+      this.#end(
+        opened
+          ? { kind: "refused", code, reason }
+          : { kind: "port", code: "port-blocked", port: welcome.displayPort, resumable: true },
+      );
+      return;
+    }
+    if (!opened && attempt.failures === blockedAfter) {
+      this.#events.portBlocked({ port: welcome.displayPort, displayTicket: this.#displayTicket });
+    }
+    const wait = attempt.failures === 1 ? 0 : Math.min(250 * 2 ** (attempt.failures - 2), 3000);
+    clearTimeout(this.#displayTimer);
+    this.#displayTimer = setTimeout(() => {
+      this.#displayTimer = undefined;
+      this.#openDisplay();
+    }, wait);
+  }
+
+  #stopDisplay(): void {
+    clearTimeout(this.#displayTimer);
+    this.#displayTimer = undefined;
+    this.#displayTry = undefined;
+    this.#awaitsDisplayTicket = false;
+    this.#displayTicket = "";
+    this.#options.display.close();
+  }
+
+  #end(reason: EndReason): void {
+    if (this.#state === "ended") {
+      return;
+    }
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#watchTimer);
+    this.#retryTimer = undefined;
+    this.#endReason = reason;
+    this.#stopDisplay();
+    const control = this.#control;
+    this.#control = undefined;
+    this.#welcome = undefined;
+    control?.close(1000, "");
+    if (!("resumable" in reason && reason.resumable)) {
+      this.#options.store.forget();
+    }
+    this.#setState("ended");
+    this.#events.ended(reason);
+  }
+}
+
+type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
+export type InputWithoutSeq = DistributiveOmit<Input, "seq">;

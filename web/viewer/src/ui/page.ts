@@ -1,0 +1,182 @@
+// The page that the endpoint serves: one Viewer, a toolbar, and what the user reads when it does not stream.
+import type { EndReason } from "../session/end_reason.ts";
+import type { SessionState } from "../session/session.ts";
+import { endText, texts } from "../texts.ts";
+import { loadDecoder, newDisplayWorker } from "../video/assets.ts";
+import { type PortBlocked, Viewer, type ViewerOptions, type ViewerStats } from "../viewer.ts";
+import { loadConfig } from "./config.ts";
+import { element } from "./dom.ts";
+import { parseFragment, parseSize } from "./fragment.ts";
+import { askReachability, type Reachability } from "./reachability.ts";
+import { Toolbar } from "./toolbar.ts";
+
+declare global {
+  interface Window {
+    /** For scripts beside the page: what the viewer does. */
+    penstock: { readonly state: SessionState; stats(): ViewerStats };
+  }
+}
+
+const sizeKey = "penstock.size";
+
+const fragment = parseFragment(location.hash);
+if (location.hash !== "") {
+  // The ticket must not stay in the address bar, the history or a bookmark.
+  history.replaceState(history.state, "", location.pathname + location.search);
+}
+keepSize();
+
+const main = document.querySelector<HTMLElement>("#viewer") as HTMLElement;
+const options: ViewerOptions = {
+  container: main,
+  decoder: loadDecoder(),
+  newWorker: newDisplayWorker,
+};
+options.decoder.catch(() => {}); // the viewer reports it
+if (fragment.ticket !== undefined) {
+  options.ticket = fragment.ticket;
+}
+if (fragment.fixedSize !== undefined) {
+  options.fixedSize = fragment.fixedSize;
+}
+const viewer = new Viewer(options);
+window.penstock = {
+  get state() {
+    return viewer.state;
+  },
+  stats: () => viewer.stats(),
+};
+
+const config = loadConfig();
+const toolbar = new Toolbar(viewer, config);
+const status = element("p", { class: "status", role: "status" }, texts.connecting);
+const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });
+const overlay = element("div", { class: "overlay" }, status);
+document.body.append(overlay, notices, toolbar.element);
+let asking: AbortController | undefined;
+
+viewer.on("welcome", ({ application }) => {
+  document.title = application || "Penstock";
+  if (viewer.state === "connecting") {
+    status.textContent = texts.starting;
+  }
+});
+viewer.on("state", (state) => {
+  document.body.dataset["state"] = state;
+  status.textContent =
+    state === "reconnecting" ? texts.reconnecting : state === "streaming" ? texts.connected : "";
+});
+viewer.on("notice", ({ text }) => {
+  const close = element("button", { type: "button", "aria-label": texts.dismiss }, "×");
+  const notice = element("p", {}, text, close);
+  close.addEventListener("click", () => notice.remove());
+  notices.append(notice);
+  while (notices.childElementCount > 5) {
+    notices.firstElementChild?.remove();
+  }
+});
+viewer.on("portBlocked", (blocked) => void showBlocked(blocked));
+viewer.on("ended", (reason) => void showEnd(reason));
+document.body.dataset["state"] = viewer.state;
+viewer.start();
+
+/** Keeps the fixed size over a reload, as the fragment is gone then. */
+function keepSize(): void {
+  try {
+    if (fragment.ticket === undefined) {
+      const size = parseSize(sessionStorage.getItem(sizeKey));
+      if (size !== undefined && fragment.fixedSize === undefined) {
+        fragment.fixedSize = size;
+      }
+    } else if (fragment.fixedSize === undefined) {
+      sessionStorage.removeItem(sizeKey);
+    }
+    if (fragment.fixedSize !== undefined) {
+      const { width, height } = fragment.fixedSize;
+      sessionStorage.setItem(sizeKey, `${width}x${height}`);
+    }
+  } catch {
+    // storage is blocked: a reload follows the window
+  }
+}
+
+async function showBlocked(blocked: PortBlocked | undefined): Promise<void> {
+  asking?.abort();
+  overlay.querySelector(".card")?.remove();
+  if (blocked === undefined) {
+    return;
+  }
+  const { port, displayTicket } = blocked;
+  const detail = element("div", {}, element("p", {}, texts.checkingPort));
+  const card = element(
+    "section",
+    { class: "card", role: "alert" },
+    element("h1", {}, texts.portTitle(port)),
+    element("p", {}, texts.portBody(port)),
+    detail,
+    element("p", { class: "quiet" }, texts.retryingPort),
+  );
+  overlay.append(card);
+  asking = new AbortController();
+  const { signal } = asking;
+  const answer = await askReachability(port, displayTicket, signal);
+  if (!signal.aborted) {
+    lastAnswer = answer;
+    detail.replaceChildren(...explain(answer));
+  }
+}
+
+let lastAnswer: Reachability | undefined;
+
+function explain(answer: Reachability | undefined): Node[] {
+  if (answer === undefined) {
+    return [];
+  }
+  const hop = answer.hops.find(({ allow }) => !allow);
+  if (hop === undefined) {
+    return [element("p", {}, answer.ok ? texts.notBlocked : answer.symptom || texts.notBlocked)];
+  }
+  const list = element(
+    "dl",
+    {},
+    element("dt", {}, texts.blockedBy),
+    element("dd", {}, [hop.kind, hop.resource].filter(Boolean).join(" "), ...(hop.rule ? [element("code", {}, hop.rule)] : [])),
+  );
+  if (hop.why) {
+    list.append(element("dd", {}, hop.why));
+  }
+  if (hop.fix) {
+    list.append(element("dt", {}, texts.fix), element("dd", {}, hop.fix));
+  }
+  return [list];
+}
+
+async function showEnd(reason: EndReason): Promise<void> {
+  asking?.abort();
+  toolbar.close();
+  notices.remove();
+  const { title, body, code } = endText(reason);
+  document.title = title;
+  const heading = element("h1", { tabindex: "-1" }, title);
+  const actions = element("div", { class: "actions" });
+  const card = element("section", { class: "card" }, heading);
+  if (body !== "") {
+    card.append(element("p", {}, body));
+  }
+  if (reason.kind === "port") {
+    card.append(...explain(lastAnswer));
+  }
+  card.append(actions, element("p", { class: "quiet" }, `${texts.codeLabel}: `, element("code", {}, code)));
+  overlay.replaceChildren(card);
+  heading.focus();
+  if ("resumable" in reason && reason.resumable) {
+    const again = element("button", { type: "button", class: "primary" }, texts.tryAgain);
+    again.addEventListener("click", () => location.reload());
+    actions.append(again);
+  }
+  const { portalUrl } = await config;
+  if (portalUrl !== "") {
+    const primary = actions.childElementCount === 0;
+    actions.append(element("a", { class: primary ? "button primary" : "button", href: portalUrl }, texts.backToPortal));
+  }
+}

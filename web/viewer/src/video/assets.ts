@@ -1,0 +1,18 @@
+import zstdUrl from "virtual:zstd";
+
+/** Fetches and compiles the zstd decoder; call as early as possible. */
+export async function loadDecoder(): Promise<WebAssembly.Module> {
+  const response = await fetch(zstdUrl, { credentials: "same-origin" });
+  if (!response.ok) {
+    throw new Error(`decoder: HTTP ${response.status}`);
+  }
+  if (response.headers.get("content-type") === "application/wasm") {
+    return WebAssembly.compileStreaming(response);
+  }
+  return WebAssembly.compile(await response.arrayBuffer());
+}
+
+/** Starts the display worker. */
+export function newDisplayWorker(): Worker {
+  return new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "display" });
+}

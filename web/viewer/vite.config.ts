@@ -1,0 +1,71 @@
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig, type Plugin } from "vite";
+
+const root = fileURLToPath(new URL(".", import.meta.url));
+const packagePath = fileURLToPath(new URL("../node_modules/zstddec/", import.meta.url));
+
+/** The WASM module inside the zstddec package, which carries it as text. */
+function zstdModule(): Buffer {
+  const source = readFileSync(`${packagePath}dist/zstddec-stream.mjs`, "utf8");
+  const base64 = /wasm = "([A-Za-z0-9+/=]+)"/.exec(source)?.[1];
+  if (base64 === undefined) {
+    throw new Error("zstddec: no WASM module found in the package");
+  }
+  return Buffer.from(base64, "base64");
+}
+
+/** Serves virtual:zstd as a file of its own, so that the page can be strict about what it evaluates. */
+function zstdAsset(): Plugin {
+  const id = "virtual:zstd";
+  return {
+    name: "penstock:zstd",
+    resolveId: (source) => (source === id ? `\0${id}` : undefined),
+    load(source) {
+      if (source !== `\0${id}`) {
+        return undefined;
+      }
+      const file = this.emitFile({ type: "asset", name: "zstd.wasm", source: zstdModule() });
+      return `export default import.meta.ROLLUP_FILE_URL_${file};`;
+    },
+    generateBundle() {
+      const licence = readFileSync(`${packagePath}LICENSE`, "utf8");
+      this.emitFile({ type: "asset", fileName: "licenses.txt", source: `zstddec\n\n${licence}` });
+    },
+  };
+}
+
+/** Preloads the decoder, which the script would ask for only after it has run. */
+function preloadDecoder(): Plugin {
+  return {
+    name: "penstock:preload",
+    transformIndexHtml: {
+      order: "post",
+      handler(_html, { bundle }) {
+        return Object.keys(bundle ?? {})
+          .filter((name) => name.endsWith(".wasm"))
+          .map((name) => ({
+            tag: "link",
+            attrs: { rel: "preload", as: "fetch", type: "application/wasm", crossorigin: true, href: `./${name}` },
+            injectTo: "head-prepend" as const,
+          }));
+      },
+    },
+  };
+}
+
+export default defineConfig({
+  root,
+  base: "./",
+  plugins: [zstdAsset(), preloadDecoder()],
+  worker: { format: "es" },
+  build: {
+    outDir: fileURLToPath(new URL("../../internal/webui/dist/viewer", import.meta.url)),
+    emptyOutDir: true,
+    target: "es2022",
+    sourcemap: false,
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    reportCompressedSize: false,
+  },
+});
