@@ -46,7 +46,13 @@ function preloadDecoder(): Plugin {
           .filter((name) => name.endsWith(".wasm"))
           .map((name) => ({
             tag: "link",
-            attrs: { rel: "preload", as: "fetch", type: "application/wasm", crossorigin: true, href: `./${name}` },
+            attrs: {
+              rel: "preload",
+              as: "fetch",
+              type: "application/wasm",
+              crossorigin: true,
+              href: `./${name}`,
+            },
             injectTo: "head-prepend" as const,
           }));
       },

@@ -61,14 +61,21 @@ export const httpApi: PortalApi = {
     return parseStatus(await call("POST", `${base}/launch`, { applicationId }, signal));
   },
   async session(id, signal) {
-    return parseStatus(await call("GET", `${base}/sessions/${encodeURIComponent(id)}`, undefined, signal));
+    return parseStatus(
+      await call("GET", `${base}/sessions/${encodeURIComponent(id)}`, undefined, signal),
+    );
   },
   async signOut() {
     await call("POST", `${base}/signout`, {});
   },
 };
 
-async function call(method: string, url: string, body?: unknown, signal?: AbortSignal): Promise<unknown> {
+async function call(
+  method: string,
+  url: string,
+  body?: unknown,
+  signal?: AbortSignal,
+): Promise<unknown> {
   const request: RequestInit = {
     method,
     credentials: "same-origin",
@@ -104,7 +111,11 @@ async function call(method: string, url: string, body?: unknown, signal?: AbortS
   }
   if (!response.ok || value === undefined) {
     const { code, reason } = record(value);
-    throw new PortalError(response.status, string(code) || `http-${response.status}`, string(reason));
+    throw new PortalError(
+      response.status,
+      string(code) || `http-${response.status}`,
+      string(reason),
+    );
   }
   return value;
 }

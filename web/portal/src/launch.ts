@@ -11,7 +11,11 @@ const maxLost = 5;
  * Starts an application and waits until its viewer can be opened; answers the viewer's URL. Throws PortalError:
  * "timeout" after launchMillis, "failed" codes of the server, or what the API refused with.
  */
-export async function launch(api: PortalApi, applicationId: string, signal: AbortSignal): Promise<string> {
+export async function launch(
+  api: PortalApi,
+  applicationId: string,
+  signal: AbortSignal,
+): Promise<string> {
   const bound = AbortSignal.any([signal, AbortSignal.timeout(launchMillis)]);
   try {
     let status = await api.launch(applicationId, bound);

@@ -44,7 +44,12 @@ function unknown(id: string): Application {
 
 function showApplications(me: Me): void {
   const cards = me.applications.map((application) => {
-    const button = element("button", { type: "button", class: "app" }, picture(application), words(application));
+    const button = element(
+      "button",
+      { type: "button", class: "app" },
+      picture(application),
+      words(application),
+    );
     button.addEventListener("click", () => void open(me, application));
     return element("li", {}, button);
   });
@@ -59,11 +64,21 @@ function showApplications(me: Me): void {
 }
 
 function picture(application: Application): HTMLElement {
-  const letter = element("span", { class: "icon letter", "aria-hidden": "true" }, initial(application.displayName));
+  const letter = element(
+    "span",
+    { class: "icon letter", "aria-hidden": "true" },
+    initial(application.displayName),
+  );
   if (application.iconUrl === "") {
     return letter;
   }
-  const image = element("img", { class: "icon", src: application.iconUrl, alt: "", width: "48", height: "48" });
+  const image = element("img", {
+    class: "icon",
+    src: application.iconUrl,
+    alt: "",
+    width: "48",
+    height: "48",
+  });
   image.addEventListener("error", () => image.replaceWith(letter), { once: true });
   return image;
 }
@@ -128,10 +143,13 @@ function showFailed(me: Me, application: Application, cause: unknown): void {
   retry.addEventListener("click", () => void open(me, application));
   const back = element("button", { type: "button" }, texts.back);
   back.addEventListener("click", () => showApplications(me));
-  showMessage(me, texts.failedTitle(application.displayName), error.message || reasonText(error.code), error.code, [
-    retry,
-    back,
-  ]);
+  showMessage(
+    me,
+    texts.failedTitle(application.displayName),
+    error.message || reasonText(error.code),
+    error.code,
+    [retry, back],
+  );
 }
 
 function showNotSignedIn(cause: unknown): void {
@@ -145,17 +163,27 @@ function showNotSignedIn(cause: unknown): void {
   }
   const retry = element("button", { type: "button", class: "primary" }, texts.retry);
   retry.addEventListener("click", () => location.reload());
-  const body = error.message || (error.code === "unreachable" ? texts.unreachableBody : reasonText(error.code));
+  const body =
+    error.message ||
+    (error.code === "unreachable" ? texts.unreachableBody : reasonText(error.code));
   showMessage(undefined, texts.unreachableTitle, body, error.code, [retry]);
 }
 
-function showMessage(me: Me | undefined, title: string, body: string, code: string, actions: HTMLElement[]): void {
+function showMessage(
+  me: Me | undefined,
+  title: string,
+  body: string,
+  code: string,
+  actions: HTMLElement[],
+): void {
   const heading = element("h1", { tabindex: "-1" }, title);
   const card = element("section", { class: "message" }, heading, element("p", {}, body));
   if (actions.length > 0) {
     card.append(element("div", { class: "actions" }, ...actions));
   }
-  card.append(element("p", { class: "quiet small" }, `${texts.codeLabel}: `, element("code", {}, code)));
+  card.append(
+    element("p", { class: "quiet small" }, `${texts.codeLabel}: `, element("code", {}, code)),
+  );
   document.title = title;
   show(me, card);
   heading.focus();
@@ -168,7 +196,9 @@ function show(me: Me | undefined, ...content: Node[]): void {
       account.append(element("span", { class: "quiet user" }, texts.signedInAs(me.userId)));
     }
     if (me.feedbackUrl !== "") {
-      account.append(element("a", { href: me.feedbackUrl, target: "_blank", rel: "noreferrer" }, texts.feedback));
+      account.append(
+        element("a", { href: me.feedbackUrl, target: "_blank", rel: "noreferrer" }, texts.feedback),
+      );
     }
     const signOut = element("button", { type: "button", class: "plain" }, texts.signOut);
     signOut.addEventListener("click", () => void leave(me));
@@ -177,7 +207,12 @@ function show(me: Me | undefined, ...content: Node[]): void {
   const brand = element(
     "div",
     { class: "brand" },
-    element("img", { src: new URL("./icon.svg", import.meta.url).href, alt: "", width: "28", height: "28" }),
+    element("img", {
+      src: new URL("./icon.svg", import.meta.url).href,
+      alt: "",
+      width: "28",
+      height: "28",
+    }),
     element("span", {}, texts.product),
   );
   root.replaceChildren(element("header", {}, brand, account), element("main", {}, ...content));

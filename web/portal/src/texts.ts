@@ -30,11 +30,15 @@ export const texts = {
 /** What a code means, when the server gives no reason. */
 export function reasonText(code: string): string {
   return (
-    reasons.get(code) ?? "Something went wrong on our side. Try again; if it happens again, tell your administrator."
+    reasons.get(code) ??
+    "Something went wrong on our side. Try again; if it happens again, tell your administrator."
   );
 }
 
 const reasons = new Map<string, string>([
-  ["timeout", "The session did not become ready within two minutes. Try again; if it happens again, tell your administrator."],
+  [
+    "timeout",
+    "The session did not become ready within two minutes. Try again; if it happens again, tell your administrator.",
+  ],
   ["unreachable", "The portal does not answer. Check your network, then try again."],
 ]);

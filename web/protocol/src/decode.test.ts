@@ -15,7 +15,9 @@ it("names the message type in its errors", () => {
 
 it("refuses a field that is out of range when it encodes", () => {
   expect(() => encode({ kind: "resize", width: 65536, height: 1, scale: 1 })).toThrow(RangeError);
-  expect(() => encode({ kind: "wheel", seq: 1, x: 0, y: 0, dx: -40000, dy: 0 })).toThrow(RangeError);
+  expect(() => encode({ kind: "wheel", seq: 1, x: 0, y: 0, dx: -40000, dy: 0 })).toThrow(
+    RangeError,
+  );
 });
 
 it("cuts long text at the end of a character", () => {

@@ -87,19 +87,29 @@ function encodeUpdate(out: Writer, update: Update): void {
 function encodeSection(out: Writer, section: Section): void {
   switch (section.kind) {
     case "copy":
-      out.u8(1).u32(2 + 12 * section.copies.length).u16(section.copies.length);
+      out
+        .u8(1)
+        .u32(2 + 12 * section.copies.length)
+        .u16(section.copies.length);
       for (const c of section.copies) {
         out.u16(c.srcX).u16(c.srcY).u16(c.dstX).u16(c.dstY).u16(c.width).u16(c.height);
       }
       break;
     case "fill":
-      out.u8(2).u32(2 + 11 * section.fills.length).u16(section.fills.length);
+      out
+        .u8(2)
+        .u32(2 + 11 * section.fills.length)
+        .u16(section.fills.length);
       for (const f of section.fills) {
         out.u16(f.x).u16(f.y).u16(f.width).u16(f.height).u8(f.r).u8(f.g).u8(f.b);
       }
       break;
     case "tiles":
-      out.u8(3).u32(4 + section.data.byteLength).u32(section.rawLength).bytes(section.data);
+      out
+        .u8(3)
+        .u32(4 + section.data.byteLength)
+        .u32(section.rawLength)
+        .bytes(section.data);
       break;
   }
 }

@@ -11,7 +11,8 @@ export const texts = {
   leaveFullScreen: "Leave full screen",
   statistics: "Statistics",
   endSession: "End session",
-  leaveHint: "Ctrl+Alt+Shift+Q moves the keyboard from the session to this toolbar; Escape moves it back.",
+  leaveHint:
+    "Ctrl+Alt+Shift+Q moves the keyboard from the session to this toolbar; Escape moves it back.",
   connecting: "Connecting…",
   starting: "Waiting for the first picture…",
   reconnecting: "The connection was lost. Reconnecting…",
@@ -70,9 +71,16 @@ export function endText(reason: EndReason): EndText {
       };
     }
     case "port":
-      return { title: texts.portTitle(reason.port), body: texts.portBody(reason.port), code: reason.code };
+      return {
+        title: texts.portTitle(reason.port),
+        body: texts.portBody(reason.port),
+        code: reason.code,
+      };
     case "closed":
-      return { ...closedTexts[reason.code], code: reason.reason ? `${reason.code} (${reason.reason})` : reason.code };
+      return {
+        ...closedTexts[reason.code],
+        code: reason.reason ? `${reason.code} (${reason.reason})` : reason.code,
+      };
     case "fault":
       return { ...faultTexts[reason.code], code: reason.code };
   }
@@ -85,28 +93,96 @@ function sentence(text: string): string {
 
 const endedTexts = new Map<number, readonly [string, string]>([
   [endedCode.byUser, ["You ended the session", "Everything in it is closed."]],
-  [endedCode.byAdministrator, ["An administrator ended the session", "Ask your administrator if you did not expect this."]],
+  [
+    endedCode.byAdministrator,
+    ["An administrator ended the session", "Ask your administrator if you did not expect this."],
+  ],
   [endedCode.maxDuration, ["The session reached its greatest length", "You can start a new one."]],
-  [endedCode.idle, ["The session ended because nothing happened in it", "You can start a new one."]],
+  [
+    endedCode.idle,
+    ["The session ended because nothing happened in it", "You can start a new one."],
+  ],
   [endedCode.applicationClosed, ["The application was closed", "The session ended with it."]],
-  [endedCode.instanceFailed, ["The session's machine failed", "Start a new session. If this happens again, tell your administrator."]],
+  [
+    endedCode.instanceFailed,
+    [
+      "The session's machine failed",
+      "Start a new session. If this happens again, tell your administrator.",
+    ],
+  ],
   [endedCode.serverShutsDown, ["The service is shutting down", "Try again in a few minutes."]],
-  [endedCode.interfaceGone, ["The endpoint's network interface was removed", "Sessions that came through it have ended. Start a new one."]],
+  [
+    endedCode.interfaceGone,
+    [
+      "The endpoint's network interface was removed",
+      "Sessions that came through it have ended. Start a new one.",
+    ],
+  ],
 ]);
 
 const refusedTexts = new Map<number, EndText>(
   (
     [
-      [closeCode.badMessage, "bad-message", "The viewer and the session did not understand each other", "Reload the page. If this happens again, tell your administrator."],
-      [closeCode.badTicket, "bad-ticket", "This link is not valid", "Open the application again from the portal."],
-      [closeCode.ticketUsed, "ticket-used", "This link was used before", "Each link works once. Open the application again from the portal."],
-      [closeCode.wrongEndpoint, "wrong-endpoint", "This link belongs to another endpoint", "Open the application again from the portal."],
-      [closeCode.noSession, "no-session", "The session no longer exists", "It has ended. Open the application again from the portal."],
-      [closeCode.ticketExpired, "ticket-expired", "This link has expired", "Open the application again from the portal."],
-      [closeCode.wrongChannel, "wrong-channel", "This link is for something else", "Open the application again from the portal."],
-      [closeCode.replaced, "replaced", "The session was opened in another place", "Only one window can show it at a time."],
-      [closeCode.ended, "ended", "The session has ended", "Open the application again from the portal."],
-      [closeCode.version, "version", "This page and the session speak different versions", "Reload the page. If this happens again, tell your administrator."],
+      [
+        closeCode.badMessage,
+        "bad-message",
+        "The viewer and the session did not understand each other",
+        "Reload the page. If this happens again, tell your administrator.",
+      ],
+      [
+        closeCode.badTicket,
+        "bad-ticket",
+        "This link is not valid",
+        "Open the application again from the portal.",
+      ],
+      [
+        closeCode.ticketUsed,
+        "ticket-used",
+        "This link was used before",
+        "Each link works once. Open the application again from the portal.",
+      ],
+      [
+        closeCode.wrongEndpoint,
+        "wrong-endpoint",
+        "This link belongs to another endpoint",
+        "Open the application again from the portal.",
+      ],
+      [
+        closeCode.noSession,
+        "no-session",
+        "The session no longer exists",
+        "It has ended. Open the application again from the portal.",
+      ],
+      [
+        closeCode.ticketExpired,
+        "ticket-expired",
+        "This link has expired",
+        "Open the application again from the portal.",
+      ],
+      [
+        closeCode.wrongChannel,
+        "wrong-channel",
+        "This link is for something else",
+        "Open the application again from the portal.",
+      ],
+      [
+        closeCode.replaced,
+        "replaced",
+        "The session was opened in another place",
+        "Only one window can show it at a time.",
+      ],
+      [
+        closeCode.ended,
+        "ended",
+        "The session has ended",
+        "Open the application again from the portal.",
+      ],
+      [
+        closeCode.version,
+        "version",
+        "This page and the session speak different versions",
+        "Reload the page. If this happens again, tell your administrator.",
+      ],
     ] as const
   ).map(([close, code, title, body]) => [close, { code, title, body }]),
 );

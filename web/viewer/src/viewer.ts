@@ -178,7 +178,9 @@ export class Viewer {
       { signal },
     );
     window.addEventListener("online", () => this.#session.probe(), { signal });
-    window.addEventListener("pageshow", (event) => event.persisted && this.#session.probe(), { signal });
+    window.addEventListener("pageshow", (event) => event.persisted && this.#session.probe(), {
+      signal,
+    });
     this.#options.signal?.addEventListener("abort", () => this.leave(), { signal });
     this.#session.setHidden(document.visibilityState === "hidden");
     this.#session.start();
@@ -316,7 +318,8 @@ export class Viewer {
 
   #drawCursor(): void {
     if (this.#cursor !== undefined && this.#picture !== undefined) {
-      const pixelRatio = this.#placement.width === 0 ? 1 : this.#picture.width / this.#placement.width;
+      const pixelRatio =
+        this.#placement.width === 0 ? 1 : this.#picture.width / this.#placement.width;
       this.#stage.style.cursor = cssCursor(this.#cursor, pixelRatio);
     }
   }

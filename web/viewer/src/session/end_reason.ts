@@ -7,7 +7,12 @@ export type EndReason =
   /** A connection was refused or closed by rule of the product; code is one of closeCode. */
   | { kind: "refused"; code: number; reason: string }
   /** This side gave up or left. */
-  | { kind: "closed"; code: "by-user" | "left" | "lost" | "unreachable"; reason: string; resumable: boolean }
+  | {
+      kind: "closed";
+      code: "by-user" | "left" | "lost" | "unreachable";
+      reason: string;
+      resumable: boolean;
+    }
   /** Control works but the display port does not. */
   | { kind: "port"; code: "port-blocked"; port: number; resumable: true }
   /** The page cannot begin or cannot draw. */

@@ -299,7 +299,10 @@ export class Session {
     let message: ControlFromAgent;
     try {
       message = decodeControlFromAgent(bytes);
-      if ((this.#welcome === undefined) !== (message.kind === "welcome") && message.kind !== "ended") {
+      if (
+        (this.#welcome === undefined) !== (message.kind === "welcome") &&
+        message.kind !== "ended"
+      ) {
         throw new BadMessage(message.kind, "out of order");
       }
     } catch (cause) {
@@ -351,7 +354,10 @@ export class Session {
     this.#displayTry = { failures: 0, since: this.#options.now() };
     this.#openDisplay();
     const wish = this.#fit(this.#screen);
-    if (!this.#options.fixedSize && (wish.width < this.#screen.width - 1 || wish.height < this.#screen.height - 1)) {
+    if (
+      !this.#options.fixedSize &&
+      (wish.width < this.#screen.width - 1 || wish.height < this.#screen.height - 1)
+    ) {
       this.#send({ kind: "resize", ...wish }); // hello went out before the greatest size was known
     }
     if (this.#hidden) {
@@ -479,7 +485,10 @@ export class Session {
     const attempt = this.#displayTry ?? { failures: 0, since: now };
     this.#displayTry = attempt;
     attempt.failures++;
-    const ticketRefused = code === closeCode.badTicket || code === closeCode.ticketUsed || code === closeCode.ticketExpired;
+    const ticketRefused =
+      code === closeCode.badTicket ||
+      code === closeCode.ticketUsed ||
+      code === closeCode.ticketExpired;
     if (isFinal(code) && !ticketRefused) {
       if (code !== closeCode.badMessage || attempt.failures > 3) {
         this.#end({ kind: "refused", code, reason });

@@ -27,7 +27,8 @@ export const handshakeMillis = 5000;
 const ticketShape = /^[A-Za-z0-9_.-]{1,4096}$/;
 
 /** Connect over a real WebSocket, in a page or a worker. */
-export const connectWebSocket: Connect = (url, ticket, events) => new SocketConnection(url, ticket, events);
+export const connectWebSocket: Connect = (url, ticket, events) =>
+  new SocketConnection(url, ticket, events);
 
 class SocketConnection implements Connection {
   readonly #socket: WebSocket | undefined;

@@ -22,7 +22,8 @@ export function place(
   const deviceWidth = container.width * pixelRatio;
   const deviceHeight = container.height * pixelRatio;
   const same =
-    Math.abs(deviceWidth - picture.width) < slack + 1 && Math.abs(deviceHeight - picture.height) < slack + 1;
+    Math.abs(deviceWidth - picture.width) < slack + 1 &&
+    Math.abs(deviceHeight - picture.height) < slack + 1;
   const fit = Math.min(deviceWidth / picture.width, deviceHeight / picture.height);
   const scale = same ? 1 : fixedSize ? Math.min(1, fit) : fit;
   const width = (picture.width * scale) / pixelRatio;

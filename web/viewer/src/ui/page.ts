@@ -140,7 +140,12 @@ function explain(answer: Reachability | undefined): Node[] {
     "dl",
     {},
     element("dt", {}, texts.blockedBy),
-    element("dd", {}, [hop.kind, hop.resource].filter(Boolean).join(" "), ...(hop.rule ? [element("code", {}, hop.rule)] : [])),
+    element(
+      "dd",
+      {},
+      [hop.kind, hop.resource].filter(Boolean).join(" "),
+      ...(hop.rule ? [element("code", {}, hop.rule)] : []),
+    ),
   );
   if (hop.why) {
     list.append(element("dd", {}, hop.why));
@@ -166,7 +171,10 @@ async function showEnd(reason: EndReason): Promise<void> {
   if (reason.kind === "port") {
     card.append(...explain(lastAnswer));
   }
-  card.append(actions, element("p", { class: "quiet" }, `${texts.codeLabel}: `, element("code", {}, code)));
+  card.append(
+    actions,
+    element("p", { class: "quiet" }, `${texts.codeLabel}: `, element("code", {}, code)),
+  );
   overlay.replaceChildren(card);
   heading.focus();
   if ("resumable" in reason && reason.resumable) {
@@ -177,6 +185,12 @@ async function showEnd(reason: EndReason): Promise<void> {
   const { portalUrl } = await config;
   if (portalUrl !== "") {
     const primary = actions.childElementCount === 0;
-    actions.append(element("a", { class: primary ? "button primary" : "button", href: portalUrl }, texts.backToPortal));
+    actions.append(
+      element(
+        "a",
+        { class: primary ? "button primary" : "button", href: portalUrl },
+        texts.backToPortal,
+      ),
+    );
   }
 }

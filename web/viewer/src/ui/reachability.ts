@@ -15,7 +15,11 @@ export interface Reachability {
 }
 
 /** Asks the endpoint why a port cannot be reached; undefined when it does not answer. */
-export async function askReachability(port: number, ticket: string, signal: AbortSignal): Promise<Reachability | undefined> {
+export async function askReachability(
+  port: number,
+  ticket: string,
+  signal: AbortSignal,
+): Promise<Reachability | undefined> {
   try {
     const response = await fetch(`/v1/reachability?port=${port}`, {
       headers: { Authorization: `Bearer ${ticket}` },

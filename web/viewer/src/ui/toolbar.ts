@@ -29,7 +29,12 @@ export class Toolbar {
     this.#statsButton.setAttribute("aria-controls", "stats");
     const end = button(texts.endSession, icons.end, () => dialog.showModal());
     end.classList.add("danger");
-    this.#stats = element("section", { id: "stats", class: "stats", "aria-label": texts.stats.title, hidden: true });
+    this.#stats = element("section", {
+      id: "stats",
+      class: "stats",
+      "aria-label": texts.stats.title,
+      hidden: true,
+    });
     const dialog = this.#endDialog();
     const bar = element(
       "div",
@@ -106,7 +111,10 @@ export class Toolbar {
   #fullScreenChanged(): void {
     const full = document.fullscreenElement !== null;
     const label = full ? texts.leaveFullScreen : texts.fullScreen;
-    this.#full.replaceChildren(icon(full ? icons.leaveFull : icons.full), element("span", {}, label));
+    this.#full.replaceChildren(
+      icon(full ? icons.leaveFull : icons.full),
+      element("span", {}, label),
+    );
   }
 
   #toggleStats(): void {

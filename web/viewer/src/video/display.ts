@@ -199,7 +199,11 @@ export class Display {
     }
     this.stats.updates++;
     this.stats.decodeMs = micros / 1000;
-    this.stats.frameAgeMs = this.#age.measure(Number(update.captureMicros) / 1000, receivedAt, drawnAt);
+    this.stats.frameAgeMs = this.#age.measure(
+      Number(update.captureMicros) / 1000,
+      receivedAt,
+      drawnAt,
+    );
     if (newEpoch) {
       this.stats.epoch = update.epoch;
       this.stats.width = update.width;

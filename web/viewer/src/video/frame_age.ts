@@ -13,7 +13,8 @@ export class FrameAge {
   /** All in ms: capture by the agent's clock, the others by ours. */
   measure(captured: number, received: number, drawn: number): number {
     if (received - this.#begin > bucketMillis) {
-      this.#lastMin = received - this.#begin > 2 * bucketMillis ? Number.POSITIVE_INFINITY : this.#min;
+      this.#lastMin =
+        received - this.#begin > 2 * bucketMillis ? Number.POSITIVE_INFINITY : this.#min;
       this.#min = Number.POSITIVE_INFINITY;
       this.#begin = received;
     }

@@ -58,13 +58,7 @@ export function drawTiles(picture: Picture, bytes: Uint8Array): number {
 }
 
 /** Length of the record at at, or 0 when its own length field is not there yet. */
-function recordLength(
-  bytes: Uint8Array,
-  at: number,
-  coding: number,
-  w: number,
-  h: number,
-): number {
+function recordLength(bytes: Uint8Array, at: number, coding: number, w: number, h: number): number {
   switch (coding) {
     case 0:
       return 3 + w * h * 3;

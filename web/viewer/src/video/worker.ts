@@ -35,8 +35,7 @@ const display = new Display(connectWebSocket, lateSurface, decoder, {
     report.now();
     self.postMessage({ kind: "drawn", id, width, height, epoch });
   },
-  closed: (code, reason, opened) =>
-    self.postMessage({ kind: "closed", id, code, reason, opened }),
+  closed: (code, reason, opened) => self.postMessage({ kind: "closed", id, code, reason, opened }),
 });
 const report = new StatsReport(() => self.postMessage({ kind: "stats", stats: display.stats }));
 

@@ -22,7 +22,10 @@ export interface DisplayHost {
 
 /** The display channel in a worker; falls back to the page where workers or OffscreenCanvas are missing. */
 export function newDisplayChannel(host: DisplayHost): DisplayChannel {
-  if (typeof Worker === "undefined" || !("transferControlToOffscreen" in HTMLCanvasElement.prototype)) {
+  if (
+    typeof Worker === "undefined" ||
+    !("transferControlToOffscreen" in HTMLCanvasElement.prototype)
+  ) {
     return new PageDisplay(host);
   }
   return new WorkerDisplay(host);

@@ -1,0 +1,289 @@
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
+import { paletteTile, type RGB, rawTile, solidTile } from "../viewer/src/testing/tile_records.ts";
+import { launchBrowser } from "./browser.ts";
+import { closedPort, FakeAgent } from "./fake_agent.ts";
+
+let browser: Browser;
+let page: Page;
+let agent: FakeAgent;
+const problems: string[] = [];
+
+beforeAll(async () => {
+  browser = await launchBrowser();
+});
+afterAll(() => browser?.close());
+
+beforeEach(async () => {
+  agent = new FakeAgent();
+  await agent.start();
+  page = await browser.newPage({ viewport: { width: 640, height: 480 } });
+  problems.length = 0;
+  page.on("pageerror", (error) => problems.push(error.message));
+  page.on("console", (message) => {
+    if (/Content Security Policy|TypeError|ReferenceError/.test(message.text())) {
+      problems.push(message.text());
+    }
+  });
+});
+afterEach(async () => {
+  await page.close();
+  await agent.stop();
+  expect(problems).toEqual([]);
+});
+
+const state = (want: string) =>
+  page.waitForFunction((value) => window.penstock?.state === value, want, { timeout: 15_000 });
+
+/** The pixels of the page's canvas at some points, as a page beside the viewer reads them. */
+const pixels = (points: [number, number][]) =>
+  page.evaluate((at) => {
+    const canvas = document.querySelector<HTMLCanvasElement>("canvas#screen") as HTMLCanvasElement;
+    const copy = document.createElement("canvas");
+    copy.width = canvas.width;
+    copy.height = canvas.height;
+    const context = copy.getContext("2d") as CanvasRenderingContext2D;
+    context.drawImage(canvas, 0, 0);
+    return at.map(([x, y]) => [...context.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+  }, points);
+
+const until = async (read: () => Promise<unknown>, want: unknown) => {
+  await expect.poll(read, { timeout: 10_000 }).toEqual(want);
+};
+
+const checks: [RGB, RGB] = [
+  [250, 240, 230],
+  [20, 30, 40],
+];
+
+/** A picture with tiles of each coding over a solid ground. */
+function picture(a: FakeAgent) {
+  const grounds = [];
+  for (let row = 0; row * 64 < a.height; row++) {
+    for (let column = 0; column * 64 < a.width; column++) {
+      grounds.push(solidTile(column, row, [30, 60, 90]));
+    }
+  }
+  const h = Math.min(64, a.height - 64);
+  return [
+    a.tiles(
+      ...grounds,
+      rawTile(1, 1, 64, h, (x, y) => [x * 4, y * 4, 128]),
+      paletteTile(2, 1, 64, h, 1, checks, (x, y) => (x + y) & 1),
+    ),
+    {
+      kind: "fill" as const,
+      fills: [{ x: 300, y: 10, width: 20, height: 20, r: 255, g: 0, b: 0 }],
+    },
+  ];
+}
+
+it("connects, draws exact pixels and acknowledges", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  expect(new URL(page.url()).hash).toBe("");
+  await until(
+    () =>
+      pixels([
+        [0, 0],
+        [64 + 10, 64 + 20],
+        [128, 64],
+        [129, 64],
+        [305, 15],
+        [639, 479],
+      ]),
+    [
+      [30, 60, 90],
+      [40, 80, 128],
+      [250, 240, 230],
+      [20, 30, 40],
+      [255, 0, 0],
+      [30, 60, 90],
+    ],
+  );
+  await agent.until(() => agent.acks.length === 1, "the acknowledgement");
+  expect(await page.title()).toBe("Text editor");
+
+  agent.update([
+    { kind: "copy", copies: [{ srcX: 300, srcY: 10, dstX: 310, dstY: 20, width: 20, height: 20 }] },
+    agent.tiles(solidTile(9, 7, [1, 2, 3])),
+  ]);
+  await until(
+    () =>
+      pixels([
+        [329, 39],
+        [305, 15],
+        [639, 479],
+      ]),
+    [
+      [255, 0, 0],
+      [255, 0, 0],
+      [1, 2, 3],
+    ],
+  );
+  const stats = await page.evaluate(() => window.penstock.stats());
+  expect(stats).toMatchObject({ width: 640, height: 480, epoch: 1 });
+  expect(stats.bytes.display).toBeGreaterThan(1000);
+  // The picture is drawn pixel for pixel.
+  const shot = await page.screenshot();
+  expect(shot.byteLength).toBeGreaterThan(0);
+});
+
+it("sends pointer, wheel, keys and text once each", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.received.length = 0;
+  await page.mouse.move(100, 50);
+  await page.mouse.down();
+  await page.mouse.up();
+  await page.mouse.wheel(0, 120);
+  await page.keyboard.press("Shift+A");
+  await page.keyboard.insertText("日本");
+  const kinds = () => agent.received.map(({ kind }) => kind);
+  await agent.until(() => kinds().includes("text"), "text");
+  const input = agent.received.filter((m) => "seq" in m);
+  expect(input.map((m) => m.seq)).toEqual(input.map((_, i) => (input[0]?.seq ?? 0) + i));
+  expect(input.map(({ seq: _, ...m }) => m)).toEqual([
+    { kind: "pointer", x: 100, y: 50, buttons: 0 },
+    { kind: "pointer", x: 100, y: 50, buttons: 1 },
+    { kind: "pointer", x: 100, y: 50, buttons: 0 },
+    { kind: "wheel", x: 100, y: 50, dx: 0, dy: 120 },
+    { kind: "key", down: true, flags: expect.any(Number), code: "ShiftLeft", key: "Shift" },
+    { kind: "key", down: true, flags: expect.any(Number), code: "KeyA", key: "A" },
+    { kind: "key", down: false, flags: expect.any(Number), code: "KeyA", key: "A" },
+    { kind: "key", down: false, flags: expect.any(Number), code: "ShiftLeft", key: "Shift" },
+    { kind: "text", text: "日本" },
+  ]);
+});
+
+it("follows the window and keeps a fixed size when asked", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  await page.setViewportSize({ width: 801, height: 601 });
+  await until(() => page.evaluate(() => window.penstock.stats().width), 800);
+  expect(agent.received).toContainEqual({ kind: "resize", width: 800, height: 600, scale: 100 });
+  await until(
+    () => page.evaluate(() => (document.querySelector("#screen") as HTMLCanvasElement).width),
+    800,
+  );
+
+  await page.goto("about:blank");
+  await page.goto(`${agent.url}#t=second.sig&r=1280x720`);
+  await state("streaming");
+  expect(agent.received).toContainEqual(
+    expect.objectContaining({ kind: "hello", width: 1280, height: 720, flags: 1 }),
+  );
+  const box = await page.locator("#screen").boundingBox();
+  expect(box?.width).toBeCloseTo(801, 0);
+});
+
+it("resumes after a lost network and after a reload, without replaying input", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  await page.keyboard.press("a");
+  await agent.until(() => agent.received.some((m) => m.kind === "key" && !m.down), "the key");
+  const seq = () => Math.max(...agent.received.flatMap((m) => ("seq" in m ? [m.seq] : [])));
+  const before = seq();
+  const keys = () => agent.received.filter((m) => m.kind === "key").length;
+  agent.dropAll();
+  await state("reconnecting");
+  await state("streaming");
+  expect(keys()).toBe(2);
+  await page.keyboard.press("b");
+  await agent.until(() => keys() === 4, "the next key");
+  expect(seq()).toBeGreaterThan(before);
+  agent.dropDisplay();
+  await state("reconnecting");
+  await state("streaming");
+  const reloaded = seq();
+  await page.reload();
+  await state("streaming");
+  await page.keyboard.press("c");
+  await agent.until(() => keys() === 6, "the key after the reload");
+  expect(seq()).toBeGreaterThan(reloaded);
+});
+
+it("recovers from a broken update with a new epoch", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.update([{ kind: "tiles", rawLength: 6, data: Uint8Array.of(1, 2, 3, 4) }]);
+  await until(() => page.evaluate(() => window.penstock.stats().epoch), 2);
+  await until(() => pixels([[0, 0]]), [[30, 60, 90]]);
+  expect(await page.evaluate(() => window.penstock.state)).toBe("streaming");
+});
+
+it("shows the cursor", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  const rgba = new Uint8Array(16 * 16 * 4).fill(255);
+  agent.send({ kind: "cursor", serial: 1, width: 16, height: 16, hotX: 3, hotY: 4, rgba });
+  const cursor = () =>
+    page.evaluate(() => (document.querySelector(".penstock-stage") as HTMLElement).style.cursor);
+  await until(
+    async () => /^url\("data:image\/png;base64,.*"\) 3 4, default$/.test(await cursor()),
+    true,
+  );
+  agent.send({
+    kind: "cursor",
+    serial: 2,
+    width: 0,
+    height: 0,
+    hotX: 0,
+    hotY: 0,
+    rgba: new Uint8Array(),
+  });
+  await until(cursor, "none");
+});
+
+it("ends with the reason in plain words and a way back", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.send({ kind: "ended", code: 2, reason: "Ended by the administrator." });
+  agent.close(4410, "ended");
+  await state("ended");
+  expect(await page.locator("h1").textContent()).toBe("An administrator ended the session");
+  expect(await page.locator(".card").textContent()).toContain("ended-2");
+  expect(await page.locator("a.button").getAttribute("href")).toBe("https://portal.example/");
+});
+
+it("shows why a ticket was refused", async () => {
+  agent.ticketsSeen.push("first.sig");
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("ended");
+  expect(await page.locator("h1").textContent()).toBe("This link was used before");
+  expect(await page.locator(".card").textContent()).toContain("ticket-used (4402)");
+});
+
+it("names the blocked port and the rule that blocks it", async () => {
+  agent.wrongPort = await closedPort();
+  agent.reachability = {
+    ok: false,
+    symptom: "timeout",
+    hops: [
+      { kind: "route table", resource: "rtb-1", rule: "", allow: true, why: "", fix: "" },
+      {
+        kind: "security group",
+        resource: "sg-0123",
+        rule: "no inbound rule for tcp 1400",
+        allow: false,
+        why: "Nothing in the group admits your network on this port.",
+        fix: "Allow inbound TCP 1400-1499 from 192.168.0.0/16.",
+      },
+    ],
+  };
+  await page.goto(`${agent.url}#t=first.sig`);
+  await page.locator(".card dl").waitFor();
+  const text = await page.locator(".card").textContent();
+  expect(text).toContain(`Port ${agent.wrongPort} of the endpoint cannot be reached from here`);
+  expect(text).toContain("sg-0123");
+  expect(text).toContain("Allow inbound TCP 1400-1499");
+  expect(agent.reachabilityAuthorization).toMatch(/^Bearer display-/);
+  expect(await page.evaluate(() => window.penstock.state)).toBe("connecting");
+});
