@@ -43,12 +43,11 @@ setup-bench:
 .PHONY: unit
 unit: $(web_built) $(TESTSUM) ## unit and wire tests, no root, no network, under a minute
 	env -u PENSTOCK_E2E go test -json ./... | $(TESTSUM)
-	cd web && npx vitest run
+	cd web && npm test --silent
 
 .PHONY: fmt
 fmt: $(LINT) ## format Go, TypeScript and JSON
 	$(LINT) fmt
-	cd tools && ../$(LINT) fmt
 	cd web && npx biome check --write .
 
 .PHONY: generate
@@ -68,12 +67,12 @@ lint: $(LINT) $(web_built)
 	@scripts/rings.sh
 	$(LINT) fmt --diff
 	$(LINT) run ./...
-	cd tools && ../$(LINT) fmt --diff && ../$(LINT) run ./...
+	cd tools && ../$(LINT) run ./...
 
 .PHONY: web-check
 web-check: setup
 	cd web && npx biome ci --colors=off --max-diagnostics=50 .
-	cd web && npm run --silent typecheck --if-present
+	cd web && npm run --silent typecheck
 
 .PHONY: generated
 generated: $(web_built)
@@ -94,7 +93,8 @@ test: setup-test ## install what is missing, then every suite, nothing skipped; 
 .PHONY: e2e
 e2e: setup-test build $(TESTSUM) ## whole system: every Go and web test with real processes, browser, AWS clients
 	PENSTOCK_E2E=1 go test -vet=off -count=1 -timeout 15m -json ./... | $(TESTSUM) $(if $(PENSTOCK_TEST_STRICT),-strict)
-	cd web && npx vitest run
+	cd web && npm test --silent
+	cd web && npx vitest run --config e2e/vitest.config.ts
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (20s)
@@ -136,5 +136,5 @@ $(TESTSUM): tools/testsum/main.go
 $(web_built): $(web_sources)
 	@mkdir -p $(@D)
 	@scripts/setup.sh run
-	cd web && npm run --silent build --if-present
+	cd web && npm run --silent build
 	@touch $@

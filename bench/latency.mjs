@@ -77,7 +77,10 @@ export async function keys(page, canvas, mode, count) {
 /** Waits until the canvas shows one of flipper's colours. */
 export function showsFlipper(page, canvas) {
   return until("picture of flipper", async () => {
-    const colour = await page.evaluate((selector) => globalThis.benchProbe.look?.(selector), canvas);
+    const colour = await page.evaluate(
+      (selector) => globalThis.benchProbe.look?.(selector),
+      canvas,
+    );
     return colour === undefined ? undefined : indexOf(colour);
   });
 }

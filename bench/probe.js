@@ -27,7 +27,8 @@
     }
   };
 
-  const prototype = (inPage ? CanvasRenderingContext2D : OffscreenCanvasRenderingContext2D).prototype;
+  const prototype = (inPage ? CanvasRenderingContext2D : OffscreenCanvasRenderingContext2D)
+    .prototype;
   const getImageData = prototype.getImageData;
   const plainDrawImage = prototype.drawImage;
   globalThis.benchProbe = { onchange: undefined };
@@ -48,7 +49,12 @@
 
   // In the page: one key at a time, from its event to the change.
   const listeners = new Set();
+  const changes = []; // the first ones, for what happens before anybody asks
+  globalThis.benchProbe.changes = changes;
   const tell = (change) => {
+    if (changes.length < 1000) {
+      changes.push(change);
+    }
     for (const listener of listeners) {
       listener(change);
     }

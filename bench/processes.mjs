@@ -7,7 +7,11 @@ const running = new Set();
 
 /** Starts a program in a process group of its own; what it writes is kept for error messages. */
 export function start(program, args, options = {}) {
-  const child = spawn(program, args, { ...options, detached: true, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(program, args, {
+    ...options,
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const process = { child, name: program, output: "", pid: child.pid };
   const keep = (chunk) => {
     process.output = (process.output + chunk).slice(-20_000);
@@ -144,7 +148,8 @@ export function family(pid) {
 function memory(pid) {
   try {
     const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
-    const kilobytes = (name) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(rollup)?.[1] ?? 0);
+    const kilobytes = (name) =>
+      Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(rollup)?.[1] ?? 0);
     const command = readFileSync(`/proc/${pid}/cmdline`, "utf8")
       .split("\0")
       .filter((word) => word !== "");

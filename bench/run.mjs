@@ -1,0 +1,153 @@
+// Measures Penstock beside its peer and writes the measured part of docs/benchmarks.md. Run it with `make bench`.
+//
+//   node bench/run.mjs [--keys 200] [--rounds 3] [--launches 5] [--starts 10] [--seconds 5]
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { launch } from "./browser.mjs";
+import { keys } from "./latency.mjs";
+import { Region } from "./penstock.mjs";
+import { pause, stopAll } from "./processes.mjs";
+import { machine, report } from "./report.mjs";
+import { openVnc } from "./vnc.mjs";
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL("..", import.meta.url));
+const { values } = parseArgs({
+  options: {
+    keys: { type: "string", default: "200" },
+    rounds: { type: "string", default: "3" },
+    launches: { type: "string", default: "5" },
+    starts: { type: "string", default: "10" },
+    seconds: { type: "string", default: "5" },
+    output: { type: "string", default: join(root, "docs/benchmarks.md") },
+  },
+});
+const count = Object.fromEntries(
+  ["keys", "rounds", "launches", "starts", "seconds"].map((name) => [name, Number(values[name])]),
+);
+
+const programs = mkdtempSync(join(tmpdir(), "penstock-bench-programs-"));
+const regions = [];
+let browser;
+
+async function main() {
+  const binary = join(root, "bin/penstock");
+  const flipper = join(programs, "flipper");
+  const apiload = join(programs, "apiload");
+  await run("go", ["build", "-o", `${programs}/`, "./bench/flipper", "./bench/apiload"], {
+    cwd: root,
+    env: { ...process.env, CGO_ENABLED: "0" },
+  });
+  await run("chmod", ["-R", "a+rX", programs]); // instances run under uids of their own
+  const results = { count, machine: await machine(root), loadBefore: loadavg()[0] };
+
+  console.log("start to ready");
+  results.starts = { fresh: [], again: [] };
+  for (let i = 0; i < count.starts; i++) {
+    const region = newRegion(binary, flipper);
+    results.starts.fresh.push(await region.start());
+    await region.stop();
+    results.starts.again.push(await region.start());
+    await region.stop();
+    region.remove();
+  }
+
+  const region = newRegion(binary, flipper);
+  await region.start();
+  await region.warm();
+  await pause(2000);
+  results.memory = { idle: region.processes() };
+
+  browser = await launch();
+  const context = await browser.newContext({
+    viewport: { width: 1400, height: 900 },
+    ignoreHTTPSErrors: true,
+  });
+  console.log("click to first pixel");
+  results.launches = [];
+  for (let i = 0; i < count.launches; i++) {
+    await region.warm();
+    const session = await region.open(context, `launch-${i}`);
+    results.launches.push(session.milliseconds);
+    await session.close();
+  }
+
+  await region.warm();
+  await pause(2000);
+  const before = region.processes();
+  const session = await region.open(context, "keys");
+  await region.warm();
+  await pause(2000);
+  results.memory.before = before;
+  results.memory.session = region.processes();
+
+  console.log("key to changed pixel");
+  const peer = await openVnc(context, flipper, 1280, 720);
+  results.keys = [];
+  for (let round = 0; round < count.rounds; round++) {
+    for (const mode of ["drawn", "frame"]) {
+      // Whoever comes first changes from round to round.
+      const order = round % 2 === 0 ? [session, peer] : [peer, session];
+      for (const viewer of order) {
+        const times = await keys(viewer.page, viewer.canvas, mode, count.keys);
+        results.keys.push({ viewer: viewer.name, mode, round, times });
+      }
+    }
+  }
+  await peer.close();
+  await session.close();
+
+  console.log("API");
+  const { key, secret } = region.credentials();
+  results.api = [];
+  for (const clients of [1, 8]) {
+    const { stdout } = await run(
+      apiload,
+      [
+        ...["-url", region.dev.apiUrl, "-region", region.dev.region, "-key", key],
+        ...["-stack", region.dev.stackName, "-fleet", region.dev.fleetName],
+        ...["-clients", String(clients), "-duration", `${count.seconds}s`],
+      ],
+      { env: { ...process.env, APILOAD_SECRET: secret } },
+    );
+    results.api.push(
+      ...stdout
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+    );
+  }
+  results.loadAfter = loadavg()[0];
+  await region.stop();
+  region.remove();
+  writeFileSync(values.output, report(readFileSync(values.output, "utf8"), results));
+  console.log(`wrote ${values.output}`);
+}
+
+function newRegion(binary, flipper) {
+  const region = new Region(binary, flipper);
+  regions.push(region);
+  return region;
+}
+
+async function cleanUp() {
+  await browser?.close();
+  await stopAll();
+  for (const region of regions) {
+    region.remove();
+  }
+  rmSync(programs, { recursive: true, force: true });
+}
+
+for (const name of ["SIGINT", "SIGTERM"]) {
+  process.once(name, () => cleanUp().finally(() => process.exit(1)));
+}
+try {
+  await main();
+} finally {
+  await cleanUp();
+}
