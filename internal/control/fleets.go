@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -288,3 +290,27 @@ func fleetNotFound(name string) error {
 
 // BaseImage is the image that every fleet of this version runs: this machine's own applications.
 const BaseImage = "Penstock-Base"
+
+// AwaitCapacity waits until the fleet runs with an instance that is ready or in use, or returns at once when it is stopped or wants none.
+func (c *Control) AwaitCapacity(ctx context.Context, name string) error {
+	var last appstream.FleetState
+	var problems []appstream.FleetError
+	err := c.await(ctx, func(r state.Reader) (bool, error) {
+		f, ok, err := appstream.Fleets.Get(r, name)
+		if err != nil || !ok {
+			return true, err
+		}
+		last, problems = f.State, f.Errors
+		if f.State == appstream.FleetStopped || f.State == appstream.FleetStopping || f.DesiredInstances == 0 {
+			return true, nil
+		}
+		is, err := appstream.Instances.By(r, "fleet", name)
+		return slices.ContainsFunc(is, func(i *appstream.Instance) bool {
+			return i.State == appstream.InstanceReady || i.State == appstream.InstanceClaimed
+		}), err
+	})
+	if err != nil && len(problems) > 0 {
+		return fmt.Errorf("fleet %s is still %s: %s: %w", name, last, problems[0].Message, err)
+	}
+	return err
+}
