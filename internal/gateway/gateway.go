@@ -140,8 +140,11 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	name, isChannel := strings.CutPrefix(r.URL.Path, "/v1/channel/")
 	onPagePort := c.Port == pagePort
 	switch {
-	case isChannel && onPagePort == (name == string(appstream.ChannelControl)):
+	case isChannel && onPagePort && name == string(appstream.ChannelControl),
+		isChannel && !onPagePort && name == string(appstream.ChannelDisplay):
 		g.channel(w, r, v, appstream.Channel(name))
+	case isChannel:
+		writeError(w, http.StatusNotFound, "not-here", "this port carries no channel of that name")
 	case !onPagePort:
 		writeError(w, http.StatusNotFound, "not-here", "this port carries channels only; the page is on port 443")
 	case r.URL.Path == "/v1/config.json":
