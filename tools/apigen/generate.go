@@ -383,6 +383,22 @@ func (s *service) operationsFile() string {
 		}
 		b.WriteString("\t}\n\treturn 0\n}\n\n")
 	}
+	if s.protocol == awsQuery {
+		b.WriteString("// HasResult reports whether answers of the operation carry a Result element.\n")
+		b.WriteString("func HasResult(operation string) bool {\n\tswitch operation {\n\tcase ")
+		first := true
+		for _, n := range slices.Sorted(slices.Values(s.operations.names)) {
+			if s.operations.values[n].OutputShape == "" {
+				continue
+			}
+			if !first {
+				b.WriteString(",\n\t\t")
+			}
+			first = false
+			fmt.Fprintf(&b, "%q", n)
+		}
+		b.WriteString(":\n\t\treturn true\n\t}\n\treturn false\n}\n\n")
+	}
 	b.WriteString("// Operations lists the model's operations in alphabetical order.\nfunc Operations() []string {\n\treturn []string{\n")
 	for _, n := range slices.Sorted(slices.Values(s.operations.names)) {
 		fmt.Fprintf(&b, "\t\t%q,\n", n)

@@ -52,6 +52,56 @@ func ErrorStatus(code string) int {
 	return 0
 }
 
+// HasResult reports whether answers of the operation carry a Result element.
+func HasResult(operation string) bool {
+	switch operation {
+	case "CreateAccessKey",
+		"CreatePolicy",
+		"CreatePolicyVersion",
+		"CreateRole",
+		"CreateServiceLinkedRole",
+		"CreateUser",
+		"DeleteServiceLinkedRole",
+		"GetAccessKeyLastUsed",
+		"GetAccountSummary",
+		"GetLoginProfile",
+		"GetPolicy",
+		"GetPolicyVersion",
+		"GetRole",
+		"GetRolePolicy",
+		"GetServiceLinkedRoleDeletionStatus",
+		"GetUser",
+		"GetUserPolicy",
+		"ListAccessKeys",
+		"ListAccountAliases",
+		"ListAttachedRolePolicies",
+		"ListAttachedUserPolicies",
+		"ListEntitiesForPolicy",
+		"ListGroupsForUser",
+		"ListInstanceProfilesForRole",
+		"ListMFADevices",
+		"ListPolicies",
+		"ListPolicyTags",
+		"ListPolicyVersions",
+		"ListRolePolicies",
+		"ListRoleTags",
+		"ListRoles",
+		"ListSSHPublicKeys",
+		"ListServiceSpecificCredentials",
+		"ListSigningCertificates",
+		"ListUserPolicies",
+		"ListUserTags",
+		"ListUsers",
+		"ListVirtualMFADevices",
+		"SimulateCustomPolicy",
+		"SimulatePrincipalPolicy",
+		"UpdateRole",
+		"UpdateRoleDescription":
+		return true
+	}
+	return false
+}
+
 // Operations lists the model's operations in alphabetical order.
 func Operations() []string {
 	return []string{

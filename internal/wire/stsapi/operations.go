@@ -36,6 +36,19 @@ func ErrorStatus(code string) int {
 	return 0
 }
 
+// HasResult reports whether answers of the operation carry a Result element.
+func HasResult(operation string) bool {
+	switch operation {
+	case "AssumeRole",
+		"AssumeRoleWithSAML",
+		"GetAccessKeyInfo",
+		"GetCallerIdentity",
+		"GetSessionToken":
+		return true
+	}
+	return false
+}
+
 // Operations lists the model's operations in alphabetical order.
 func Operations() []string {
 	return []string{
