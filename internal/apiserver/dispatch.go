@@ -2,9 +2,18 @@ package apiserver
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"reflect"
+	"strings"
 
 	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/wire/awsjson"
+	"penstock.dev/penstock/internal/wire/awsquery"
+	"penstock.dev/penstock/internal/wire/ec2query"
+	"penstock.dev/penstock/internal/wire/query"
+	"penstock.dev/penstock/internal/wire/shape"
+	"penstock.dev/penstock/internal/wire/sigv4"
 )
 
 // Caller is who asks, for which account and region, and under which request ID. Handlers get it by value.
@@ -63,4 +72,201 @@ func op[In, Out any](s service, name string, fn func(context.Context, Caller, *I
 			return out, nil
 		},
 	}
+}
+
+// table is what one service serves.
+type table struct {
+	served  map[string]*servedOperation
+	modeled map[string]bool
+}
+
+// servedOperation is an operation with the wire forms of its input and output.
+type servedOperation struct {
+	operation
+	inShape, outShape *shape.Type
+}
+
+func newTables(lists ...[]operation) (map[service]*table, error) {
+	tables := map[service]*table{}
+	schemas := map[service]*shape.Schemas{}
+	for _, s := range []service{appStream, ec2, iamService, sts} {
+		m := s.model()
+		t := &table{served: map[string]*servedOperation{}, modeled: map[string]bool{}}
+		for _, name := range m.operations() {
+			t.modeled[name] = true
+		}
+		tables[s], schemas[s] = t, shape.NewSchemas(m.enumValues)
+	}
+	for _, list := range lists {
+		for _, o := range list {
+			t := tables[o.service]
+			name := o.service.signingName() + ":" + o.name
+			if !t.modeled[o.name] {
+				return nil, fmt.Errorf("operation %s is not in the model", name)
+			}
+			if t.served[o.name] != nil {
+				return nil, fmt.Errorf("operation %s has two handlers", name)
+			}
+			in, err := schemas[o.service].Of(o.in)
+			if err != nil {
+				return nil, fmt.Errorf("operation %s: input: %w", name, err)
+			}
+			out, err := schemas[o.service].Of(o.out)
+			if err != nil {
+				return nil, fmt.Errorf("operation %s: output: %w", name, err)
+			}
+			t.served[o.name] = &servedOperation{operation: o, inShape: in, outShape: out}
+		}
+	}
+	return tables, nil
+}
+
+// targetPrefix is what stands before the operation in AppStream's X-Amz-Target.
+const targetPrefix = "PhotonAdminProxyService."
+
+// route finds the protocol, which needs no more than the headers, and the service where they name it. It reads the
+// signature, and proves nothing of it.
+func (x *exchange) route() {
+	r := x.request
+	x.signature, x.signatureErr = sigv4.Parse(r)
+	target := r.Header.Get("X-Amz-Target")
+	if target != "" || strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-amz-json") {
+		x.protocol = jsonProtocol
+		if name, ok := strings.CutPrefix(target, targetPrefix); ok {
+			x.service, x.operation = appStream, name
+		}
+		return
+	}
+	x.protocol = queryProtocol
+	// The scope is not proved yet. It says which error form the caller reads, and authenticate checks it.
+	if x.signatureErr == nil {
+		x.service = serviceOf(x.signature.Service)
+	}
+	if x.service == ec2 {
+		x.protocol = ec2Protocol
+	}
+}
+
+// handle authenticates, decodes, authorizes, validates and calls the operation, in this order: nobody learns anything
+// about a resource without the right to.
+func (x *exchange) handle(body []byte) (answer, error) {
+	s := x.server
+	ctx, cancel := context.WithTimeout(x.request.Context(), s.options.HandlerTimeout)
+	defer cancel()
+	var form *query.Form
+	var formErr error
+	if x.protocol != jsonProtocol {
+		if form, formErr = x.parseForm(body); formErr == nil {
+			x.operation = form.Get("Action")
+			if x.service == 0 {
+				x.service = serviceOfVersion(form.Get("Version"))
+			}
+			if x.service == ec2 {
+				x.protocol = ec2Protocol
+			}
+		}
+	}
+	principal, err := x.authenticate(ctx, body)
+	if err != nil {
+		return answer{}, err
+	}
+	x.principal = principal
+	if formErr != nil {
+		return answer{}, formErr
+	}
+	t := s.tables[x.service]
+	if t == nil || !t.modeled[x.operation] {
+		return answer{}, x.unknownOperation()
+	}
+	if form != nil && form.Get("Version") != x.service.model().version {
+		return answer{}, x.wrongVersion(form.Get("Version"))
+	}
+	c := Caller{
+		Principal: principal, AccountID: s.options.AccountID, Region: s.options.Region, RequestID: x.requestID,
+		SourceIP: sourceIP(x.request), Action: x.service.signingName() + ":" + x.operation,
+	}
+	o := t.served[x.operation]
+	if o == nil {
+		if err := x.authorize(c); err != nil {
+			return answer{}, err
+		}
+		return answer{}, x.notImplemented()
+	}
+	in := reflect.New(o.in).Interface()
+	if err := x.decode(o, form, body, in); err != nil {
+		return answer{}, err
+	}
+	if err := x.authorize(c); err != nil {
+		return answer{}, err
+	}
+	if err := x.validate(o, in); err != nil {
+		return answer{}, err
+	}
+	if x.service == ec2 && dryRun(in) {
+		return answer{}, x.dryRun()
+	}
+	out, err := o.call(ctx, c, in)
+	if err != nil {
+		return answer{}, err
+	}
+	return x.render(o, out), nil
+}
+
+// parseForm reads the parameters of a POST body or, for GET, of the URL without those of its signature.
+func (x *exchange) parseForm(body []byte) (*query.Form, error) {
+	if x.request.Method != http.MethodPost {
+		return query.Parse(x.request.URL.RawQuery, func(name string) bool { return strings.HasPrefix(name, "X-Amz-") })
+	}
+	return query.Parse(string(body), nil)
+}
+
+func (x *exchange) decode(o *servedOperation, form *query.Form, body []byte, in any) error {
+	switch x.protocol {
+	case jsonProtocol:
+		return awsjson.Decode(o.inShape, body, in)
+	case ec2Protocol:
+		return ec2query.Decode(form, o.inShape, in)
+	case queryProtocol:
+	}
+	return awsquery.Decode(form, o.inShape, in)
+}
+
+func (x *exchange) validate(o *servedOperation, in any) error {
+	v := shape.Validate(o.inShape, in)
+	if len(v) == 0 {
+		return nil
+	}
+	switch x.protocol {
+	case jsonProtocol:
+		return &apiError{code: "ValidationException", message: shape.Message(v), status: http.StatusBadRequest}
+	case ec2Protocol:
+		return ec2query.Refuse(v[0])
+	case queryProtocol:
+	}
+	return &awsquery.RequestError{Code: awsquery.CodeValidation, Message: shape.Message(v)}
+}
+
+// render writes the answer of an operation that succeeded.
+func (x *exchange) render(o *servedOperation, out any) answer {
+	switch x.protocol {
+	case jsonProtocol:
+		return answer{http.StatusOK, awsjson.ContentType, awsjson.Append(nil, o.outShape, out), "", false}
+	case ec2Protocol:
+		ns := x.service.model().namespace
+		return answer{http.StatusOK, query.ContentType, ec2query.Answer(ns, o.name, x.requestID, o.outShape, out), "", false}
+	case queryProtocol:
+	}
+	m := x.service.model()
+	text := awsquery.Answer(m.namespace, o.name, x.requestID, o.outShape, out, m.hasResult(o.name))
+	return answer{http.StatusOK, query.ContentType, text, "", false}
+}
+
+// dryRun reports whether an EC2 input has DryRun=true.
+func dryRun(in any) bool {
+	f := reflect.ValueOf(in).Elem().FieldByName("DryRun")
+	if !f.IsValid() {
+		return false
+	}
+	p, ok := f.Interface().(*bool)
+	return ok && p != nil && *p
 }

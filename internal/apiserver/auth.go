@@ -1,0 +1,129 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/wire/sigv4"
+)
+
+// authenticate finds out who signed the request. Its order is AWS's: form, scope, time, key, signature, token.
+func (x *exchange) authenticate(ctx context.Context, body []byte) (iam.Principal, error) {
+	o := &x.server.options
+	if x.signatureErr != nil {
+		return iam.Principal{}, x.notAuthentic(x.signatureErr)
+	}
+	sig := x.signature
+	if err := x.checkScope(sig); err != nil {
+		return iam.Principal{}, err
+	}
+	if err := sig.CheckTime(o.Now(), o.ClockSkew); err != nil {
+		return iam.Principal{}, x.notAuthentic(err)
+	}
+	if sig.Unsigned() && x.request.TLS == nil {
+		return iam.Principal{}, x.wrongSignature("An unsigned payload is accepted over TLS only; sign the payload's hash.")
+	}
+	cred, err := o.Credentials.Lookup(ctx, sig.AccessKeyID)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return iam.Principal{}, x.unknownKey()
+	case err != nil:
+		return iam.Principal{}, fmt.Errorf("look up access key: %w", err)
+	case cred.Inactive:
+		return iam.Principal{}, x.unknownKey()
+	}
+	if err := sig.Verify(x.request, body, cred.Secret); err != nil {
+		return iam.Principal{}, x.notAuthentic(err)
+	}
+	if subtle.ConstantTimeCompare([]byte(sig.SessionToken), []byte(cred.SessionToken)) != 1 {
+		return iam.Principal{}, x.unknownKey()
+	}
+	if !cred.Expires.IsZero() && !o.Now().Before(cred.Expires) {
+		return iam.Principal{}, x.expiredToken()
+	}
+	return cred.Principal, nil
+}
+
+// checkScope refuses a signature for another service or region.
+func (x *exchange) checkScope(sig *sigv4.Signature) error {
+	if x.service == 0 {
+		return nil // an unknown operation, whoever asks for it
+	}
+	if want := x.service.signingName(); sig.Service != want {
+		return x.wrongSignature(fmt.Sprintf("Credential should be scoped to correct service: '%s'.", want))
+	}
+	if region := x.server.options.Region; x.service.regional() && sig.Region != region {
+		return x.wrongSignature(fmt.Sprintf("Credential should be scoped to a valid region, not '%.40s'. This endpoint serves '%s'.", sig.Region, region))
+	}
+	return nil
+}
+
+// authorize asks the policies whether the caller may do its action at all.
+func (x *exchange) authorize(c Caller) error {
+	d := x.server.options.Authorizer.Authorize(iam.Request{Principal: c.Principal, Action: c.Action, SourceIP: c.SourceIP})
+	if d.Allowed {
+		return nil
+	}
+	return x.denied(d.Reason)
+}
+
+// notAuthentic is a sigv4 error in the words of the request's protocol.
+func (x *exchange) notAuthentic(err error) error {
+	e, ok := errors.AsType[*sigv4.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Problem {
+	case sigv4.Missing:
+		return x.byProtocol(
+			apiError{code: "MissingAuthenticationTokenException", message: "Missing Authentication Token", status: 400},
+			apiError{code: "MissingAuthenticationToken", message: e.Message, status: 403},
+			apiError{code: "MissingAuthenticationToken", message: e.Message, status: 403})
+	case sigv4.Incomplete:
+		return x.byProtocol(
+			apiError{code: "IncompleteSignatureException", message: e.Message, status: 400},
+			apiError{code: "IncompleteSignature", message: e.Message, status: 400},
+			apiError{code: "IncompleteSignature", message: e.Message, status: 400})
+	case sigv4.Skewed:
+		return x.byProtocol(
+			apiError{code: "InvalidSignatureException", message: e.Message, status: 400},
+			apiError{code: "RequestExpired", message: e.Message, status: 400},
+			apiError{code: "SignatureDoesNotMatch", message: e.Message, status: 403})
+	case sigv4.Mismatch:
+	}
+	return x.wrongSignature(e.Message)
+}
+
+func (x *exchange) wrongSignature(message string) error {
+	return x.byProtocol(
+		apiError{code: "InvalidSignatureException", message: message, status: 400},
+		apiError{code: "AuthFailure", message: message, status: 401},
+		apiError{code: "SignatureDoesNotMatch", message: message, status: 403})
+}
+
+func (x *exchange) unknownKey() error {
+	const invalid = "The security token included in the request is invalid."
+	return x.byProtocol(
+		apiError{code: "UnrecognizedClientException", message: invalid, status: 400},
+		apiError{code: "AuthFailure", message: "AWS was not able to validate the provided access credentials", status: 401},
+		apiError{code: "InvalidClientTokenId", message: invalid, status: 403})
+}
+
+func (x *exchange) expiredToken() error {
+	const expired = "The security token included in the request is expired"
+	return x.byProtocol(
+		apiError{code: "ExpiredTokenException", message: expired, status: 400},
+		apiError{code: "RequestExpired", message: "Request has expired.", status: 400},
+		apiError{code: "ExpiredToken", message: expired, status: 403})
+}
+
+func (x *exchange) denied(reason string) error {
+	return x.byProtocol(
+		apiError{code: "AccessDeniedException", message: reason, status: 400},
+		apiError{code: "UnauthorizedOperation", message: "You are not authorized to perform this operation. " + reason, status: 403},
+		apiError{code: "AccessDenied", message: reason, status: 403})
+}
