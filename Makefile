@@ -65,7 +65,6 @@ check: lint web-check generated race ## format, lint, generated files current, u
 .PHONY: lint
 lint: $(LINT) $(web_built)
 	@scripts/rings.sh
-	$(LINT) fmt --diff
 	$(LINT) run ./...
 	cd tools && ../$(LINT) run ./...
 

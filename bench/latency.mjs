@@ -19,9 +19,7 @@ export async function probedPage(context) {
     (url) => url.pathname.endsWith(".js"),
     async (route) => {
       const response = await route.fetch();
-      const body = await response.text();
-      const worker = body.includes("onmessage") && !body.includes("document.");
-      await route.fulfill({ response, body: worker ? `${probe}\n${body}` : body });
+      await route.fulfill({ response, body: `${probe}\n${await response.text()}` });
     },
   );
   return page;
