@@ -1,0 +1,174 @@
+package apiserver
+
+import (
+	"context"
+	"net/netip"
+
+	"penstock.dev/penstock/internal/control/network"
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/vpc"
+	api "penstock.dev/penstock/internal/wire/ec2api"
+)
+
+func routeTableShape(t *network.RouteTable) api.RouteTable {
+	out := api.RouteTable{
+		RouteTableId: new(string(t.ID)), VpcId: new(string(t.VPC)), OwnerId: new(t.OwnerID), Tags: ec2Tags(t.Tags),
+		Associations: make([]api.RouteTableAssociation, 0, len(t.Associations)), Routes: make([]api.Route, 0, len(t.Effective)),
+		PropagatingVgws: []api.PropagatingVgw{},
+	}
+	if t.Propagates {
+		out.PropagatingVgws = append(out.PropagatingVgws, api.PropagatingVgw{GatewayId: new(string(t.Gateway))})
+	}
+	for _, a := range t.Associations {
+		out.Associations = append(out.Associations, api.RouteTableAssociation{
+			Main: new(a.Main), RouteTableAssociationId: new(string(a.ID)), RouteTableId: new(string(t.ID)), SubnetId: strOrNil(string(a.Subnet)),
+			AssociationState: &api.RouteTableAssociationState{State: new("associated")},
+		})
+	}
+	for _, r := range t.Effective {
+		out.Routes = append(out.Routes, api.Route{
+			DestinationCidrBlock: new(r.CIDR.String()), GatewayId: strOrNil(string(r.Gateway)), NetworkInterfaceId: strOrNil(string(r.Interface)),
+			Origin: new(r.Origin), State: new(r.State),
+		})
+	}
+	return out
+}
+
+func (h *ec2Handlers) createRouteTable(ctx context.Context, _ Caller, in *api.CreateRouteTableInput) (*api.CreateRouteTableOutput, error) {
+	tags, err := specifiedTags(in.TagSpecifications, "route-table")
+	if err != nil {
+		return nil, err
+	}
+	t, err := h.net.CreateRouteTable(ctx, vpc.VPCID(deref(in.VpcId)), tags, deref(in.ClientToken))
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateRouteTableOutput{RouteTable: new(routeTableShape(&t)), ClientToken: in.ClientToken}, nil
+}
+
+func (h *ec2Handlers) describeRouteTables(ctx context.Context, _ Caller, in *api.DescribeRouteTablesInput) (*api.DescribeRouteTablesOutput, error) {
+	type t = api.RouteTable
+	all, err := h.net.DescribeRouteTables(ctx, ec2IDs[vpc.RouteTableID](in.RouteTableIds))
+	if err != nil {
+		return nil, err
+	}
+	items := make([]t, 0, len(all))
+	for i := range all {
+		items = append(items, routeTableShape(&all[i]))
+	}
+	associations := func(v *t) []api.RouteTableAssociation { return v.Associations }
+	routes := func(v *t) []api.Route { return v.Routes }
+	f := ec2Filter[t]{
+		"association.gateway-id":                 never[t],
+		"association.route-table-association-id": every(associations, func(a *api.RouteTableAssociation) string { return *a.RouteTableAssociationId }),
+		"association.route-table-id":             every(associations, func(a *api.RouteTableAssociation) string { return *a.RouteTableId }),
+		"association.subnet-id":                  every(associations, func(a *api.RouteTableAssociation) string { return deref(a.SubnetId) }),
+		"association.main": every(associations, func(a *api.RouteTableAssociation) string {
+			if *a.Main {
+				return "true"
+			}
+			return "false"
+		}),
+		"owner-id":                              one(func(v *t) string { return *v.OwnerId }),
+		"route-table-id":                        one(func(v *t) string { return *v.RouteTableId }),
+		"route.destination-cidr-block":          every(routes, func(r *api.Route) string { return deref(r.DestinationCidrBlock) }),
+		"route.destination-ipv6-cidr-block":     never[t],
+		"route.destination-prefix-list-id":      never[t],
+		"route.egress-only-internet-gateway-id": never[t],
+		"route.gateway-id":                      every(routes, func(r *api.Route) string { return deref(r.GatewayId) }),
+		"route.instance-id":                     never[t],
+		"route.nat-gateway-id":                  never[t],
+		"route.transit-gateway-id":              never[t],
+		"route.origin":                          every(routes, func(r *api.Route) string { return *r.Origin }),
+		"route.state":                           every(routes, func(r *api.Route) string { return *r.State }),
+		"route.vpc-peering-connection-id":       never[t],
+		"vpc-id":                                one(func(v *t) string { return *v.VpcId }),
+	}
+	items, next, err := found(items, f, in.Filters, func(v *t) []api.Tag { return v.Tags }, func(v *t) string { return *v.RouteTableId }, in.MaxResults, in.NextToken)
+	return &api.DescribeRouteTablesOutput{RouteTables: items, NextToken: next}, err
+}
+
+func (h *ec2Handlers) deleteRouteTable(ctx context.Context, _ Caller, in *api.DeleteRouteTableInput) (*api.DeleteRouteTableOutput, error) {
+	return nil, h.net.DeleteRouteTable(ctx, vpc.RouteTableID(deref(in.RouteTableId)))
+}
+
+func (h *ec2Handlers) associateRouteTable(ctx context.Context, _ Caller, in *api.AssociateRouteTableInput) (*api.AssociateRouteTableOutput, error) {
+	if err := ec2Unsupported(in.GatewayId != nil || in.PublicIpv4Pool != nil, "GatewayId", "only subnets have route tables"); err != nil {
+		return nil, err
+	}
+	if in.SubnetId == nil {
+		return nil, fault.New(fault.Missing, "", "", "The request must contain the parameter SubnetId").WithCode("MissingParameter")
+	}
+	id, err := h.net.AssociateRouteTable(ctx, vpc.RouteTableID(deref(in.RouteTableId)), vpc.SubnetID(*in.SubnetId))
+	return &api.AssociateRouteTableOutput{AssociationId: new(string(id)), AssociationState: &api.RouteTableAssociationState{State: new("associated")}}, err
+}
+
+func (h *ec2Handlers) disassociateRouteTable(ctx context.Context, _ Caller, in *api.DisassociateRouteTableInput) (*api.DisassociateRouteTableOutput, error) {
+	return nil, h.net.DisassociateRouteTable(ctx, vpc.RouteTableAssociationID(deref(in.AssociationId)))
+}
+
+func (h *ec2Handlers) replaceRouteTableAssociation(ctx context.Context, _ Caller, in *api.ReplaceRouteTableAssociationInput) (*api.ReplaceRouteTableAssociationOutput, error) {
+	id, err := h.net.ReplaceRouteTableAssociation(ctx, vpc.RouteTableAssociationID(deref(in.AssociationId)), vpc.RouteTableID(deref(in.RouteTableId)))
+	return &api.ReplaceRouteTableAssociationOutput{NewAssociationId: new(string(id)), AssociationState: &api.RouteTableAssociationState{State: new("associated")}}, err
+}
+
+// routeCIDR reads the destination of a route.
+func routeCIDR(cidr, cidr6, list *string) (netip.Prefix, error) {
+	if err := firstError(
+		ec2Unsupported(cidr6 != nil, "DestinationIpv6CidrBlock", "VPCs are IPv4 only"),
+		ec2Unsupported(list != nil, "DestinationPrefixListId", "there are no prefix lists"),
+	); err != nil {
+		return netip.Prefix{}, err
+	}
+	if cidr == nil {
+		return netip.Prefix{}, fault.New(fault.Missing, "", "", "The request must contain the parameter destinationCidrBlock").WithCode("MissingParameter")
+	}
+	return vpc.ParseCIDR(*cidr)
+}
+
+// routeTarget refuses targets that cannot exist here.
+func routeTarget(others ...*string) error {
+	for _, o := range others {
+		if err := ec2Unsupported(o != nil, "target", "routes lead through the VPC's gateway (vgw-…) or to a network interface"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *ec2Handlers) createRoute(ctx context.Context, _ Caller, in *api.CreateRouteInput) (*api.CreateRouteOutput, error) {
+	cidr, err := routeCIDR(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
+	if err != nil {
+		return nil, err
+	}
+	if err := routeTarget(in.VpcEndpointId, in.TransitGatewayId, in.LocalGatewayId, in.CarrierGatewayId, in.CoreNetworkArn, in.OdbNetworkArn,
+		in.EgressOnlyInternetGatewayId, in.InstanceId, in.VpcPeeringConnectionId, in.NatGatewayId); err != nil {
+		return nil, err
+	}
+	err = h.net.CreateRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), vpc.Route{
+		CIDR: cidr, Gateway: vpc.GatewayID(deref(in.GatewayId)), Interface: vpc.NetworkInterfaceID(deref(in.NetworkInterfaceId)),
+	})
+	return &api.CreateRouteOutput{Return: new(true)}, err
+}
+
+func (h *ec2Handlers) replaceRoute(ctx context.Context, _ Caller, in *api.ReplaceRouteInput) (*api.ReplaceRouteOutput, error) {
+	cidr, err := routeCIDR(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
+	if err != nil {
+		return nil, err
+	}
+	if err := routeTarget(in.VpcEndpointId, in.TransitGatewayId, in.LocalGatewayId, in.CarrierGatewayId, in.CoreNetworkArn, in.OdbNetworkArn,
+		in.EgressOnlyInternetGatewayId, in.InstanceId, in.VpcPeeringConnectionId, in.NatGatewayId); err != nil {
+		return nil, err
+	}
+	return nil, h.net.ReplaceRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), vpc.Route{
+		CIDR: cidr, Gateway: vpc.GatewayID(deref(in.GatewayId)), Interface: vpc.NetworkInterfaceID(deref(in.NetworkInterfaceId)),
+	})
+}
+
+func (h *ec2Handlers) deleteRoute(ctx context.Context, _ Caller, in *api.DeleteRouteInput) (*api.DeleteRouteOutput, error) {
+	cidr, err := routeCIDR(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
+	if err != nil {
+		return nil, err
+	}
+	return nil, h.net.DeleteRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), cidr)
+}
