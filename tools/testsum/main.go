@@ -106,7 +106,7 @@ func (s *summary) take(line []byte, output map[name][]string, w io.Writer) {
 		s.passed++
 	case "fail":
 		s.failed++
-		fmt.Fprint(w, strings.Join(wrote, ""))
+		fmt.Fprint(w, said(wrote))
 	case "skip":
 		s.skipped++
 		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason(wrote)))
@@ -119,23 +119,34 @@ func (s *summary) endPackage(e event, wrote []string, w io.Writer) {
 		fmt.Fprintf(w, "ok   %s %.1fs\n", e.Package, e.Elapsed)
 	case "fail":
 		s.packagesFailed++
-		fmt.Fprint(w, strings.Join(wrote, ""))
+		fmt.Fprint(w, said(wrote))
 		fmt.Fprintf(w, "FAIL %s %.1fs\n", e.Package, e.Elapsed)
 	}
 }
 
+// said is what was written, without the lines that only tell which test runs.
+func said(wrote []string) string {
+	var kept strings.Builder
+	for _, line := range wrote {
+		if !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "FAIL") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
+}
+
 // reason is what a skipped test said, without the framework's own lines.
 func reason(wrote []string) string {
-	var said []string
+	var words []string
 	for _, line := range wrote {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "===") || strings.HasPrefix(line, "---") {
 			continue
 		}
-		said = append(said, line)
+		words = append(words, line)
 	}
-	if len(said) == 0 {
+	if len(words) == 0 {
 		return "no reason given"
 	}
-	return strings.Join(said, " ")
+	return strings.Join(words, " ")
 }

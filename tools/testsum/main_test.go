@@ -27,11 +27,13 @@ func TestSummarise(t *testing.T) {
 			passed:  1,
 		},
 		"a failure shows its output": {
-			in: `{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:3: got 1, want 2\n"}
+			in: `{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:3: got 1, want 2\n"}
 {"Action":"fail","Package":"p","Test":"TestA"}
 {"Action":"fail","Package":"p","Elapsed":0}
 `,
 			want:     []string{"got 1, want 2", "FAIL p", "1 failed"},
+			wantNot:  []string{"=== RUN"},
 			failed:   1,
 			packages: 1,
 		},
