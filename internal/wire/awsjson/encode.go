@@ -65,7 +65,7 @@ func appendValue(b []byte, t *shape.Type, v reflect.Value) []byte {
 	case shape.Bool:
 		return strconv.AppendBool(b, v.Bool())
 	case shape.Time:
-		return appendTime(b, v.Interface().(time.Time))
+		return appendTime(b, shape.TimeOf(v))
 	case shape.Blob:
 		b = append(b, '"')
 		b = base64.StdEncoding.AppendEncode(b, v.Bytes())

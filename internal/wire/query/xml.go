@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"penstock.dev/penstock/internal/wire/shape"
@@ -82,7 +81,7 @@ func (w *Writer) value(t *shape.Type, v reflect.Value, item string) {
 		if w.Milliseconds {
 			layout = "2006-01-02T15:04:05.000Z"
 		}
-		w.Write(v.Interface().(time.Time).UTC().AppendFormat(w.AvailableBuffer(), layout))
+		w.Write(shape.TimeOf(v).UTC().AppendFormat(w.AvailableBuffer(), layout))
 	case shape.Blob:
 		w.Write(base64.StdEncoding.AppendEncode(w.AvailableBuffer(), v.Bytes()))
 	case shape.List:

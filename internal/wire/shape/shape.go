@@ -285,3 +285,11 @@ func (f *Field) Settable(v reflect.Value) reflect.Value {
 	}
 	return fv
 }
+
+// TimeOf is the time that v, a value of kind Time, holds.
+func TimeOf(v reflect.Value) time.Time {
+	if v.CanAddr() {
+		return *v.Addr().Interface().(*time.Time) // a pointer in an interface needs no memory of its own
+	}
+	return v.Interface().(time.Time)
+}
