@@ -391,6 +391,56 @@ func TestFeedIsTrimmed(t *testing.T) {
 	}
 }
 
+// A feed that is much too long, after its length was configured shorter, is shortened step by step.
+func TestFeedIsShortened(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	closeStore(t, open(t, Options{Path: path}))
+	execOn(t, path, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+		INSERT INTO change (revision, kind, id, deleted) SELECT i, 'stack', 'a', 0 FROM n`)
+	const keep = 10
+	s := open(t, Options{Path: path, KeepRevisions: keep})
+	defer closeStore(t, s)
+	for i := range 10 {
+		put(t, s, "a", fmt.Sprint(i))
+	}
+	rows, err := s.writer.conn.integer("SELECT count(*) FROM change") // the writer is idle
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows > keep+2 {
+		t.Errorf("the feed has %d rows, want %d at most", rows, keep+2)
+	}
+}
+
+// When a statement fails in the middle of a Put, nothing of the transaction may stay, even if its function does not care. The
+// others are not harmed for longer than the damage lasts.
+func TestHalfAPut(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, Options{Path: path})
+	defer closeStore(t, s)
+	put(t, s, "a", `1`)
+	execOn(t, path, "ALTER TABLE resource_key RENAME TO elsewhere")
+	_, err := s.Update(t.Context(), func(tx state.Tx) error {
+		_ = tx.Put("stack", "b", []byte(`1`), []state.Key{{Name: "body", Value: "1"}})
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "resource_key") {
+		t.Errorf("got error %v, want one about the table", err)
+	}
+	if _, err := s.Update(t.Context(), func(tx state.Tx) error { return tx.Put("fleet", "c", []byte(`1`), nil) }); err != nil {
+		t.Errorf("document without keys: %v", err)
+	}
+	execOn(t, path, "ALTER TABLE elsewhere RENAME TO resource_key")
+	if diff := cmp.Diff(map[string]string{"a": "1"}, contents(t, s)); diff != "" {
+		t.Errorf("contents (-want +got):\n%s", diff)
+	}
+	if got := put(t, s, "b", `1`); got != 3 {
+		t.Errorf("got revision %d, want 3", got)
+	}
+}
+
 // A disk that is full is an error for those who write, and nothing else: no hang, no damage, and it goes on when there is
 // space again.
 func TestDiskFull(t *testing.T) {

@@ -46,6 +46,8 @@ func runChild(role string, args []string) error {
 		return err
 	case "write":
 		return childWrites(args[0], args[1])
+	case "fill":
+		return childFills(args[0])
 	}
 	return fmt.Errorf("unknown role %q", role)
 }
@@ -88,10 +90,41 @@ func childWrites(path, synchronous string) error {
 	return <-failed
 }
 
+// fillBody is the body of the documents that childFills writes.
+var fillBody = `"` + strings.Repeat("x", 20_000) + `"`
+
+// childFills writes documents 0, 1, … until that fails, and prints each after it was acknowledged. Then it waits for a line of
+// input, writes one more, and closes the store; and prints the errors of all that.
+func childFills(path string) error {
+	s, err := Open(context.Background(), Options{Path: path})
+	if err != nil {
+		return err
+	}
+	fill := func(id string) error {
+		_, err := s.Update(context.Background(), func(tx state.Tx) error {
+			return tx.Put("stack", id, []byte(fillBody), []state.Key{{Name: "body", Value: fillBody}})
+		})
+		return err
+	}
+	for n := range 10_000 {
+		if err := fill(strconv.Itoa(n)); err != nil {
+			fmt.Println("failed:", err)
+			break
+		}
+		fmt.Println(n)
+	}
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	fmt.Println("late:", fill("late"))
+	fmt.Println("closed:", s.Close())
+	return nil
+}
+
 // child is a process of the test binary.
 type child struct {
 	cmd    *exec.Cmd
-	stdin  io.Closer
+	stdin  io.WriteCloser
 	stderr strings.Builder
 	read   chan struct{} // closed at the end of its output
 
@@ -166,9 +199,19 @@ func (c *child) waitForLines(t testing.TB, n int) {
 func (c *child) waitFor(t testing.TB, line string) {
 	t.Helper()
 	c.waitForLines(t, 1)
-	if c.lines[0] != line {
-		t.Fatalf("child printed %q, want %q", c.lines[0], line)
+	if got := c.line(0); got != line {
+		t.Fatalf("child printed %q, want %q", got, line)
 	}
+}
+
+// line is the nth line that the child printed, "" when there is none.
+func (c *child) line(n int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n >= len(c.lines) {
+		return ""
+	}
+	return c.lines[n]
 }
 
 // kill ends the child at once and returns all that it printed.

@@ -63,8 +63,8 @@ func (w *writer) connect() error {
 }
 
 func (w *writer) close() error {
-	if w.conn == nil {
-		return nil
+	if w.conn == nil || w.broken != nil {
+		return w.broken
 	}
 	return w.conn.close()
 }
@@ -210,8 +210,15 @@ func (w *writer) trim(newest state.Revision) (state.Revision, error) {
 
 // abandon gives the connection up after a failure, so that the next transaction starts from what the file says.
 func (w *writer) abandon(err error) {
+	if w.broken != nil {
+		return
+	}
 	if lostSync(err) {
-		w.fail(err)
+		// The connection stays open until the process ends: the last one to close copies the log into the database and
+		// removes it, and a sync that succeeds now proves nothing.
+		w.broken = fmt.Errorf("state can no longer be made durable; restart after the disk was repaired: %w", err)
+		w.log.Error("state could not be made durable", "error", err)
+		return
 	}
 	if w.conn == nil {
 		return
@@ -223,15 +230,10 @@ func (w *writer) abandon(err error) {
 	w.conn = nil
 }
 
-func (w *writer) fail(err error) {
-	w.broken = fmt.Errorf("state can no longer be made durable; restart after the disk was repaired: %w", err)
-	w.log.Error("state could not be made durable", "error", err)
-}
-
 // checkpoint copies the log into the database after the callers got their answers, and tells of failures, both of which
 // the automatic one does not do.
 func (w *writer) checkpoint() {
-	if w.conn == nil || w.pending < checkpointWrites {
+	if w.conn == nil || w.broken != nil || w.pending < checkpointWrites {
 		return
 	}
 	w.pending = 0

@@ -951,6 +951,8 @@ func testCompacted(t *testing.T, f *fixture) {
 	_, err := f.Changes(t.Context(), -1)
 	wantError(t, "changes from before the beginning", err, state.ErrCompacted)
 	var written atomic.Int64
+	var mu sync.Mutex
+	var revisions []state.Revision
 	var group sync.WaitGroup
 	for w := range writers {
 		group.Go(func() {
@@ -959,16 +961,30 @@ func testCompacted(t *testing.T, f *fixture) {
 				if n > 3*FeedRevisions {
 					return
 				}
-				if _, err := f.Update(t.Context(), func(tx state.Tx) error {
+				revision, err := f.Update(t.Context(), func(tx state.Tx) error {
 					return tx.Put("stack", fmt.Sprint(w), []byte(fmt.Sprint(n)), nil)
-				}); err != nil {
+				})
+				if err != nil {
 					t.Error(err)
 					return
 				}
+				mu.Lock()
+				revisions = append(revisions, revision)
+				mu.Unlock()
 			}
 		})
 	}
 	within(t, "updates", group.Wait)
+	slices.Sort(revisions)
+	for i, after := range revisions { // where the feed begins, nothing may be missing
+		changes, err := f.Changes(t.Context(), after)
+		if errors.Is(err, state.ErrCompacted) {
+			continue
+		}
+		wantError(t, "changes", err, nil)
+		wantEqual(t, "first change of the feed", changes[0].Revision, revisions[i+1])
+		break
+	}
 	for range 2 {
 		_, err := f.Changes(t.Context(), 0)
 		wantError(t, "changes from the beginning", err, state.ErrCompacted)
