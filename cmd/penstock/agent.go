@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/compute/guest"
+	"penstock.dev/penstock/internal/compute/process"
+	"penstock.dev/penstock/internal/media"
+	"penstock.dev/penstock/internal/wire/linkapi"
+	"penstock.dev/penstock/internal/x11"
+)
+
+const (
+	linkFD        = 3                      // what the driver hands over
+	configureTime = 10 * time.Second       // for the first message
+	readyTime     = 14 * time.Second       // for display and window manager
+	politeTime    = 400 * time.Millisecond // for applications to end by themselves
+)
+
+// agentCommand runs one instance, as the driver that started it says over file descriptor 3. Its first life only gives up privileges.
+func agentCommand(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("agent", flag.ContinueOnError)
+	confine := fs.String("confine", "", "first give up all privileges and become the user with this `UID` (-1: stay)")
+	endUser := fs.Bool("end-user", false, "end all processes of this user, which must be an instance's own")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case *endUser:
+		return process.EndUser()
+	case *confine != "":
+		uid, err := strconv.Atoi(*confine)
+		if err != nil {
+			return fmt.Errorf("-confine: %w", err)
+		}
+		return process.Confine(uid, []string{"penstock", "agent"})
+	}
+	return runAgent(ctx)
+}
+
+// runAgent lives until its link or ctx ends, and leaves no process behind.
+func runAgent(ctx context.Context) error {
+	link, err := openLink()
+	if err != nil {
+		return err
+	}
+	defer link.conn.Close()
+	if err := link.conn.SetReadDeadline(time.Now().Add(configureTime)); err != nil {
+		return err
+	}
+	first, err := linkapi.Read(link.reader)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	if first.Configure == nil {
+		return errors.New("first message on the link is no configuration")
+	}
+	if err := link.conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if first.Configure.Debug {
+		level = slog.LevelDebug
+	}
+	in := &guestInstance{
+		config: first.Configure, link: link,
+		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime})),
+	}
+	return in.run(ctx)
+}
+
+func withoutTime(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		return slog.Attr{} // the server's log has it
+	}
+	return a
+}
+
+// agentLink is the connection to the driver: whose end is the instance's end.
+type agentLink struct {
+	conn   net.Conn
+	reader *bufio.Reader
+}
+
+func openLink() (*agentLink, error) {
+	// Whatever is started here must not keep the link, or the lock of the user, open.
+	for _, fd := range []int{linkFD, linkFD + 1} {
+		syscall.CloseOnExec(fd)
+	}
+	f := os.NewFile(linkFD, "link")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("penstock starts its agents itself: no link on file descriptor %d: %w", linkFD, err)
+	}
+	_ = f.Close()
+	return &agentLink{conn: conn, reader: bufio.NewReader(conn)}, nil
+}
+
+// guestInstance is what an agent runs.
+type guestInstance struct {
+	config  *linkapi.Configure
+	link    *agentLink
+	log     *slog.Logger
+	server  *x11.Server
+	desktop *guest.Desktop
+	viewers *http.Server
+	session string
+	over    bool
+}
+
+// run starts the parts, then follows the link.
+func (in *guestInstance) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := guest.Adopt(); err != nil {
+		return err
+	}
+	if in.config.OwnUser {
+		if err := guest.Shield(); err != nil {
+			return err
+		}
+	}
+	go guest.Reap(ctx)
+	messages := make(chan *linkapi.Message)
+	go in.listen(ctx, cancel, messages)
+	defer in.end(cancel)
+	ready, err := in.start(ctx)
+	if err != nil {
+		_ = in.send(&linkapi.Message{Failed: &linkapi.Failed{Reason: err.Error()}})
+		return err
+	}
+	if err := in.send(&linkapi.Message{Ready: ready}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-messages:
+			if end, err := in.take(m); end || err != nil {
+				return err
+			}
+		case o := <-in.desktop.Over():
+			in.sessionOver(o)
+		case <-in.server.Done():
+			in.sessionOver(guest.Over{Failed: true, Reason: "the display of the session ended"})
+			return errors.New("X server ended")
+		}
+	}
+}
+
+// listen reads the link until it ends, which ends the agent.
+func (in *guestInstance) listen(ctx context.Context, cancel context.CancelFunc, messages chan<- *linkapi.Message) {
+	defer cancel()
+	for {
+		m, err := linkapi.Read(in.link.reader)
+		if err != nil {
+			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+				in.log.Warn("link to the server ended", "error", err)
+			}
+			return
+		}
+		select {
+		case messages <- m:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (in *guestInstance) send(m *linkapi.Message) error { return linkapi.Write(in.link.conn, m) }
+
+// start brings up display, window manager and the viewers' socket.
+func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	place := guest.Place{Folder: in.config.Folder, Home: in.config.Home}
+	if err := place.Prepare(); err != nil {
+		return nil, err
+	}
+	program, err := guest.LookPath("Xvfb")
+	if err != nil {
+		return nil, errors.New("Xvfb not found: install package xvfb")
+	}
+	if _, err := guest.LookPath("openbox"); err != nil {
+		return nil, errors.New("openbox not found: install package openbox")
+	}
+	in.server, err = x11.StartServer(ctx, x11.ServerOptions{
+		Dir: in.config.Folder, Program: program, Log: in.log.With("part", "x11"),
+		MaxSize: media.Size{Width: int(in.config.MaxWidth), Height: int(in.config.MaxHeight)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	place.Display, place.Xauthority = in.server.Display(), in.server.Xauthority()
+	if err := os.Setenv("XAUTHORITY", place.Xauthority); err != nil {
+		return nil, err
+	}
+	if in.desktop, err = guest.Open(ctx, place, in.log.With("part", "desktop")); err != nil {
+		return nil, err
+	}
+	public, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, fmt.Errorf("make the agent's key: %w", err)
+	}
+	socket := filepath.Join(in.config.Folder, "viewer.sock")
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket) // the umask keeps it private
+	if err != nil {
+		return nil, fmt.Errorf("listen for viewers: %w", err)
+	}
+	in.viewers = &http.Server{
+		Handler: http.NotFoundHandler(), ReadHeaderTimeout: configureTime,
+		ErrorLog: slog.NewLogLogger(in.log.Handler(), slog.LevelDebug),
+	}
+	go func() { _ = in.viewers.Serve(l) }()
+	return &linkapi.Ready{
+		Display: place.Display, Xauthority: place.Xauthority, PID: os.Getpid(), PublicKey: public, Socket: socket,
+	}, nil
+}
+
+// take handles one message of the driver; true ends the agent.
+func (in *guestInstance) take(m *linkapi.Message) (end bool, err error) {
+	switch {
+	case m.End != nil:
+		return true, nil
+	case m.Begin != nil:
+		if err := in.begin(m.Begin); err != nil {
+			return false, in.send(&linkapi.Message{Failed: &linkapi.Failed{Reason: err.Error()}})
+		}
+		return false, in.send(&linkapi.Message{Begun: &linkapi.Begun{Session: m.Begin.Session}})
+	default:
+		return true, fmt.Errorf("%w: not for an agent", linkapi.ErrMessage)
+	}
+}
+
+// begin starts the session's application, or a further one of the same session.
+func (in *guestInstance) begin(b *linkapi.Begin) error {
+	switch {
+	case in.over:
+		return errors.New("the session is over")
+	case in.session != "" && in.session != b.Session:
+		return errors.New("the instance runs another session")
+	}
+	err := in.desktop.Launch(guest.Program{Name: b.Application.Name, Command: b.Application.Command, WorkingDir: b.Application.WorkingDir})
+	if err != nil {
+		return err
+	}
+	in.session = b.Session
+	in.log.Info("application started", "application", b.Application.Name)
+	return nil
+}
+
+// sessionOver tells viewers and the driver once that nothing is left to stream.
+func (in *guestInstance) sessionOver(o guest.Over) {
+	if in.over || in.session == "" {
+		return
+	}
+	in.over = true
+	code := uint16(appstream.EndApplication)
+	if o.Failed {
+		code = uint16(appstream.EndInstanceFailed)
+	}
+	if err := in.send(&linkapi.Message{Event: &linkapi.Event{Session: in.session, Kind: linkapi.Over, Code: code, Reason: o.Reason}}); err != nil {
+		in.log.Warn("server was not told of the session's end", "error", err)
+	}
+}
+
+// end ends everything that the agent started, applications first and politely.
+func (in *guestInstance) end(cancel context.CancelFunc) {
+	cancel()
+	if in.viewers != nil {
+		_ = in.viewers.Close()
+	}
+	if in.server != nil {
+		guest.AskAll(politeTime, in.server.PID())
+	}
+	if in.desktop != nil {
+		in.desktop.Close()
+	}
+	if in.server != nil {
+		if err := in.server.Close(); err != nil {
+			in.log.Warn("X server did not end well", "error", err)
+		}
+	}
+	if err := guest.EndAll(in.config.OwnUser); err != nil {
+		in.log.Error("instance did not end whole", "error", err)
+	}
+}

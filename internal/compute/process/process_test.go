@@ -1,0 +1,173 @@
+package process_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/appstream/appstreamtest"
+	"penstock.dev/penstock/internal/compute/guest"
+	"penstock.dev/penstock/internal/compute/process"
+	"penstock.dev/penstock/internal/compute/procfs"
+)
+
+// binary builds the program once for all tests of this run.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "penstock-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "penstock")
+	cmd := exec.Command("go", "build", "-o", path, "penstock.dev/penstock/cmd/penstock")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, os.Chmod(dir, 0o755)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code) //nolint:forbidigo // how a TestMain ends
+}
+
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := guest.LookPath(p); err != nil {
+			t.Skipf("%s is not installed", p)
+		}
+	}
+}
+
+// watched remembers what it started, so that the test can look for it afterwards.
+type watched struct {
+	*process.Driver
+	dataDir string
+
+	mu       sync.Mutex
+	displays []string
+	uids     []int
+	folders  []string
+}
+
+func (w *watched) Start(ctx context.Context, spec appstream.InstanceSpec) (appstream.InstanceInfo, error) {
+	info, err := w.Driver.Start(ctx, spec)
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		folder := filepath.Dir(info.Local.Xauthority)
+		if st, err := os.Stat(folder); err == nil {
+			w.uids = append(w.uids, int(st.Sys().(*syscall.Stat_t).Uid))
+		}
+		w.displays, w.folders = append(w.displays, info.Local.Display), append(w.folders, folder)
+	}
+	return info, err
+}
+
+// leftovers looks for everything that an instance may leave on the machine.
+func (w *watched) leftovers() (found []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	say := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+	id, _ := os.ReadFile(filepath.Join(w.dataDir, "compute/id"))
+	all, err := procfs.List()
+	if err != nil {
+		say("cannot list processes: %v", err)
+	}
+	own := make(map[int]bool)
+	for _, uid := range w.uids {
+		if uid != os.Getuid() {
+			own[uid] = true
+		}
+	}
+	for _, p := range all {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
+		if p.State != 'Z' && (own[p.UID] || strings.Contains(string(env), guest.Marker+"="+string(id)+"/")) {
+			cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
+			say("process %d: %q", p.PID, cmd)
+		}
+	}
+	for _, d := range w.displays {
+		n := strings.TrimPrefix(d, ":")
+		for _, path := range []string{"/tmp/.X11-unix/X" + n, "/tmp/.X" + n + "-lock"} {
+			if st, err := os.Lstat(path); err == nil && (len(own) == 0 || own[int(st.Sys().(*syscall.Stat_t).Uid)]) {
+				say("%s", path)
+			}
+		}
+	}
+	for _, f := range w.folders {
+		if _, err := os.Lstat(f); err == nil {
+			say("%s", f)
+		}
+	}
+	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm", "/tmp/.X11-unix", "/tmp/.ICE-unix"} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if st, err := e.Info(); err == nil && own[int(st.Sys().(*syscall.Stat_t).Uid)] {
+				say("%s/%s", dir, e.Name())
+			}
+		}
+	}
+	for _, table := range []struct {
+		file string
+		uid  int
+	}{{"shm", 7}, {"sem", 4}, {"msg", 7}} {
+		b, _ := os.ReadFile("/proc/sysvipc/" + table.file)
+		for _, line := range strings.Split(string(b), "\n")[1:] {
+			if f := strings.Fields(line); len(f) > table.uid {
+				if uid, err := strconv.Atoi(f[table.uid]); err == nil && own[uid] {
+					say("%s segment: %s", table.file, line)
+				}
+			}
+		}
+	}
+	records, _ := filepath.Glob(filepath.Join(w.dataDir, "compute/instances/*"))
+	return append(found, records...)
+}
+
+// open makes a driver and runs it until the test ends.
+func open(t *testing.T, dataDir string) *watched {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := process.New(process.Options{
+		DataDir: dataDir, Executable: path, MaxWidth: 1600, MaxHeight: 1200,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return &watched{Driver: d, dataDir: dataDir}
+}
+
+func TestCompute(t *testing.T) {
+	needs(t, "Xvfb", "openbox", "xterm")
+	appstreamtest.Compute(t, func(t *testing.T) *appstreamtest.Rig {
+		w := open(t, t.TempDir())
+		return &appstreamtest.Rig{Compute: w, Leftovers: w.leftovers, OwnUser: os.Getuid() == 0}
+	})
+}
