@@ -1,20 +1,9 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
+import { zstdModule, zstdPackage } from "./zstd_module.ts";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
-const packagePath = fileURLToPath(new URL("../node_modules/zstddec/", import.meta.url));
-
-/** The WASM module inside the zstddec package, which carries it as text. */
-function zstdModule(): Buffer {
-  const source = readFileSync(`${packagePath}dist/zstddec-stream.mjs`, "utf8");
-  const base64 = /wasm = "([A-Za-z0-9+/=]+)"/.exec(source)?.[1];
-  if (base64 === undefined) {
-    throw new Error("zstddec: no WASM module found in the package");
-  }
-  return Buffer.from(base64, "base64");
-}
-
 /** Serves virtual:zstd as a file of its own, so that the page can be strict about what it evaluates. */
 function zstdAsset(): Plugin {
   const id = "virtual:zstd";
@@ -29,7 +18,7 @@ function zstdAsset(): Plugin {
       return `export default import.meta.ROLLUP_FILE_URL_${file};`;
     },
     generateBundle() {
-      const licence = readFileSync(`${packagePath}LICENSE`, "utf8");
+      const licence = readFileSync(`${zstdPackage}LICENSE`, "utf8");
       this.emitFile({ type: "asset", fileName: "licenses.txt", source: `zstddec\n\n${licence}` });
     },
   };

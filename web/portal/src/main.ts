@@ -1,13 +1,18 @@
 import { type Application, httpApi, type Me, PortalError } from "./api.ts";
 import { launch } from "./launch.ts";
-import { reasonText, texts } from "./texts.ts";
+import { reasonText, texts, urlErrorText } from "./texts.ts";
 
 const longMillis = 6000;
 const root = document.querySelector<HTMLElement>("#portal") as HTMLElement;
 const api = httpApi;
 let launching: AbortController | undefined;
 
-void load();
+const urlError = new URLSearchParams(location.search).get("error");
+if (urlError === null) {
+  void load();
+} else {
+  showUrlError(urlError);
+}
 // Coming back with the browser's own button may show the page as it was left: opening a session.
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) {
@@ -150,6 +155,12 @@ function showFailed(me: Me, application: Application, cause: unknown): void {
     error.code,
     [retry, back],
   );
+}
+
+/** The streaming URL was refused. Only the code is taken from the address: anybody can write one. */
+function showUrlError(code: string): void {
+  const { title, body } = urlErrorText(code);
+  showMessage(undefined, title, body, /^[a-z-]{1,40}$/.test(code) ? code : "url-invalid", []);
 }
 
 function showNotSignedIn(cause: unknown): void {

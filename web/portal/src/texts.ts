@@ -27,6 +27,35 @@ export const texts = {
   unknownApplication: "The application",
 } as const;
 
+/** Why a streaming URL was not accepted, by the code in the address (?error=). */
+export function urlErrorText(code: string): { title: string; body: string } {
+  return urlErrors.get(code) ?? { title: texts.needUrlTitle, body: texts.needUrlBody };
+}
+
+const urlErrors = new Map([
+  [
+    "url-expired",
+    {
+      title: "This streaming link has expired",
+      body: "Streaming links work for a limited time. Ask for a new one where you got it.",
+    },
+  ],
+  [
+    "url-invalid",
+    {
+      title: "This streaming link is not valid",
+      body: "It may have been cut when it was copied. Open the whole link, or ask for a new one.",
+    },
+  ],
+  [
+    "url-parameters",
+    {
+      title: "This streaming link asks for something that is not possible",
+      body: "Its resolution or another parameter is out of range. Open the link as you got it, or ask for a new one.",
+    },
+  ],
+]);
+
 /** What a code means, when the server gives no reason. */
 export function reasonText(code: string): string {
   return (

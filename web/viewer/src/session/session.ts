@@ -68,6 +68,11 @@ const silentMillis = 30_000;
 const probeMillis = 4_000;
 /** Display handshakes that fail before the port counts as blocked. */
 const blockedAfter = 2;
+/** Between two display connections, should the first end at once. */
+const displayRestMillis = 500;
+/** Display connections given up for broken updates within pictureFaultMillis. */
+const maxPictureFaults = 3;
+const pictureFaultMillis = 10 * 60_000;
 
 /** Why the display connection is not there, while control is. */
 interface DisplayTry {
@@ -101,6 +106,8 @@ export class Session {
   /** The ticket of the display handshake under way; it is redeemed only when that succeeds. */
   #triedTicket = "";
   #awaitsDisplayTicket = false;
+  #displayTriedAt = Number.NEGATIVE_INFINITY;
+  #pictureFaults: number[] = [];
   #heardAt = 0;
   #probeUntil: number | undefined;
   #pinged: { time: bigint; at: number } | undefined;
@@ -448,6 +455,7 @@ export class Session {
       this.#send({ kind: "need-display-ticket" });
       return;
     }
+    this.#displayTriedAt = this.#options.now();
     this.#triedTicket = this.#displayTicket;
     this.#displayTicket = "";
     this.#options.display.open(this.#options.displayUrl(port), this.#triedTicket);
@@ -489,11 +497,17 @@ export class Session {
       code === closeCode.badTicket ||
       code === closeCode.ticketUsed ||
       code === closeCode.ticketExpired;
-    if (isFinal(code) && !ticketRefused) {
-      if (code !== closeCode.badMessage || attempt.failures > 3) {
-        this.#end({ kind: "refused", code, reason });
-        return;
-      }
+    if (code === closeCode.badMessage) {
+      this.#pictureFaults = this.#pictureFaults.filter((at) => now - at < pictureFaultMillis);
+      this.#pictureFaults.push(now);
+    }
+    const givenUp =
+      code === closeCode.badMessage
+        ? this.#pictureFaults.length > maxPictureFaults
+        : isFinal(code) && !ticketRefused;
+    if (givenUp) {
+      this.#end({ kind: "refused", code, reason });
+      return;
     }
     const bound = this.#state === "connecting" ? 2 * 60_000 : this.#reconnectMillis;
     if (now - attempt.since > bound || (ticketRefused && attempt.failures > 5)) {
@@ -507,7 +521,11 @@ export class Session {
     if (!opened && attempt.failures === blockedAfter) {
       this.#events.portBlocked({ port: welcome.displayPort, displayTicket: this.#displayTicket });
     }
-    const wait = attempt.failures === 1 ? 0 : Math.min(250 * 2 ** (attempt.failures - 2), 3000);
+    const rest = this.#displayTriedAt + displayRestMillis - now;
+    const wait =
+      attempt.failures === 1
+        ? Math.max(rest, 0)
+        : Math.min(250 * 2 ** (attempt.failures - 2), 3000);
     clearTimeout(this.#displayTimer);
     this.#displayTimer = setTimeout(() => {
       this.#displayTimer = undefined;

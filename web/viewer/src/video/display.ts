@@ -55,10 +55,10 @@ export interface DisplayEvents {
 export class Display {
   readonly #connect: Connect;
   readonly #surface: Surface;
-  readonly #zstd: Promise<ZstdModule>;
   readonly #events: DisplayEvents;
   readonly #now: () => number;
   #zstdReady: ZstdModule | undefined;
+  #zstdFault: string | undefined;
   #stream: ZstdStream | undefined;
   #connection: Connection | undefined;
   #picture: Picture | undefined;
@@ -85,14 +85,16 @@ export class Display {
   ) {
     this.#connect = connect;
     this.#surface = surface;
-    this.#zstd = zstd;
     this.#events = events;
     this.#now = now;
+    zstd.then(
+      (ready) => this.#decoderReady(ready),
+      (cause: unknown) => this.#decoderFailed(cause),
+    );
   }
 
   open(url: string, ticket: string): void {
     this.close();
-    this.#awaitsEpoch = true;
     this.#age = new FrameAge();
     const connection = this.#connect(url, ticket, {
       opened: () => {
@@ -121,6 +123,9 @@ export class Display {
     const connection = this.#connection;
     this.#connection = undefined;
     this.#queue = [];
+    this.#awaitsEpoch = true;
+    this.#stream?.close();
+    this.#stream = undefined;
     connection?.close(1000, "");
   }
 
@@ -141,22 +146,28 @@ export class Display {
       this.#draw(bytes, at, 0);
       return;
     }
-    // The decoder still loads: at most 3 updates arrive without an acknowledgement.
-    this.#queue.push({ bytes, at });
-    if (this.#queue.length > 1) {
+    if (this.#zstdFault !== undefined) {
+      this.#connection?.close(closeCode.internal, this.#zstdFault);
       return;
     }
-    this.#zstd.then(
-      (zstd) => {
-        this.#zstdReady = zstd;
-        const queue = this.#queue;
-        this.#queue = [];
-        queue.forEach((item, i) => {
-          this.#draw(item.bytes, item.at, queue.length - 1 - i);
-        });
-      },
-      (cause: unknown) => this.#connection?.close(closeCode.internal, `no decoder: ${cause}`),
-    );
+    // The decoder still loads: the agent sends at most 3 updates without an acknowledgement.
+    this.#queue.push({ bytes, at });
+  }
+
+  #decoderReady(zstd: ZstdModule): void {
+    this.#zstdReady = zstd;
+    const queue = this.#queue;
+    this.#queue = [];
+    queue.forEach(({ bytes, at }, i) => {
+      this.#draw(bytes, at, queue.length - 1 - i);
+    });
+  }
+
+  #decoderFailed(cause: unknown): void {
+    this.#zstdFault = `no decoder: ${cause}`;
+    if (this.#queue.length > 0) {
+      this.#connection?.close(closeCode.internal, this.#zstdFault);
+    }
   }
 
   #draw(bytes: Uint8Array, receivedAt: number, queued: number): void {

@@ -1,0 +1,136 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { type PortalApi, PortalError, parseMe, parseStatus, type SessionStatus } from "./api.ts";
+import { launch } from "./launch.ts";
+
+const status = (
+  state: SessionStatus["state"],
+  more: Partial<SessionStatus> = {},
+): SessionStatus => ({
+  sessionId: "s-1",
+  state,
+  viewerUrl: state === "ready" ? "https://e.example/#t=a.b" : "",
+  code: "",
+  reason: "",
+  ...more,
+});
+
+/** An API that answers in turn; an Error is thrown; the last answer repeats. */
+function api(...answers: (SessionStatus | Error)[]): PortalApi & { calls: string[] } {
+  const calls: string[] = [];
+  const next = async (call: string, signal: AbortSignal) => {
+    calls.push(call);
+    signal.throwIfAborted();
+    const answer = answers.length > 1 ? answers.shift() : answers[0];
+    if (answer instanceof Error) {
+      throw answer;
+    }
+    return answer as SessionStatus;
+  };
+  return {
+    calls,
+    me: () => Promise.reject(new Error("not asked")),
+    signOut: () => Promise.reject(new Error("not asked")),
+    launch: (id, signal) => next(`launch ${id}`, signal),
+    session: (id, signal) => next(`session ${id}`, signal),
+  };
+}
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+const never = new AbortController().signal;
+
+/** Runs the launch to its end in virtual time. */
+async function run(portal: PortalApi, signal = never): Promise<string> {
+  const result = launch(portal, "editor", signal).then(
+    (url) => url,
+    (error: unknown) =>
+      error instanceof PortalError ? `${error.code}: ${error.message}` : String(error),
+  );
+  await vi.advanceTimersByTimeAsync(200_000);
+  return result;
+}
+
+describe("launch", () => {
+  it("answers at once when the session is ready", async () => {
+    const portal = api(status("ready"));
+    expect(await run(portal)).toBe("https://e.example/#t=a.b");
+    expect(portal.calls).toEqual(["launch editor"]);
+  });
+
+  it("asks again while it starts, and launches once", async () => {
+    const portal = api(status("starting"), status("starting"), status("ready"));
+    expect(await run(portal)).toBe("https://e.example/#t=a.b");
+    expect(portal.calls).toEqual(["launch editor", "session s-1", "session s-1"]);
+  });
+
+  it("reports a failed session with the server's reason", async () => {
+    const portal = api(
+      status("starting"),
+      status("failed", { code: "no-capacity", reason: "The fleet is full." }),
+    );
+    expect(await run(portal)).toBe("no-capacity: The fleet is full.");
+  });
+
+  it("gives up after two minutes", async () => {
+    const portal = api(status("starting"));
+    expect(await run(portal)).toBe("timeout: ");
+    expect(portal.calls.length).toBeLessThan(260);
+  });
+
+  it("survives a few lost questions but does not launch again", async () => {
+    const lost = new PortalError(0, "unreachable", "");
+    const portal = api(
+      status("starting"),
+      lost,
+      lost,
+      new PortalError(502, "http-502", ""),
+      status("ready"),
+    );
+    expect(await run(portal)).toBe("https://e.example/#t=a.b");
+    expect(portal.calls.filter((call) => call.startsWith("launch"))).toHaveLength(1);
+    expect(await run(api(status("starting"), lost))).toBe("unreachable: ");
+    expect(await run(api(lost))).toBe("unreachable: ");
+  });
+
+  it("stops at a refusal", async () => {
+    const portal = api(status("starting"), new PortalError(401, "not-signed-in", "Sign in again."));
+    expect(await run(portal)).toBe("not-signed-in: Sign in again.");
+    expect(portal.calls).toHaveLength(2);
+  });
+
+  it("stops when the user cancels", async () => {
+    const cancel = new AbortController();
+    const portal = api(status("starting"));
+    const running = run(portal, cancel.signal);
+    cancel.abort();
+    expect(await running).toMatch(/abort/i);
+    expect(portal.calls.length).toBeLessThanOrEqual(2);
+  });
+});
+
+describe("answers of the API", () => {
+  it("become complete objects whatever is missing", () => {
+    expect(parseMe(null).applications).toEqual([]);
+    expect(parseMe({ applications: [{ id: "xterm" }, 3] }).applications).toEqual([
+      { id: "xterm", displayName: "xterm", description: "", iconUrl: "" },
+      { id: "", displayName: "", description: "", iconUrl: "" },
+    ]);
+  });
+
+  it("never lead to a script", () => {
+    expect(parseMe({ redirectUrl: "javascript:alert(1)" }).redirectUrl).toBe("");
+    expect(parseMe({ feedbackUrl: "//evil.example" }).feedbackUrl).toBe("");
+    expect(() => parseStatus({ state: "ready", viewerUrl: "javascript:alert(1)" })).toThrow(
+      PortalError,
+    );
+    expect(parseStatus({ state: "ready", viewerUrl: "/stream/#t=a.b" }).viewerUrl).toBe(
+      "/stream/#t=a.b",
+    );
+  });
+
+  it("are refused in an unknown state", () => {
+    expect(() => parseStatus({ state: "odd" })).toThrow(PortalError);
+    expect(() => parseStatus(undefined)).toThrow(PortalError);
+  });
+});
