@@ -243,6 +243,9 @@ func (s *Snapshot) routesOf(t *RouteTable) []routeView {
 	}
 	if t.Propagates {
 		for _, u := range s.users {
+			if v.CIDR.Contains(u.Addr()) && u.Bits() >= v.CIDR.Bits() {
+				continue // the local route beats propagated ones inside it, however long they are
+			}
 			out = append(out, routeView{cidr: u, alive: true, target: string(v.Gateway)})
 		}
 	}

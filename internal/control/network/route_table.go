@@ -46,8 +46,8 @@ func (s *Service) effective(r state.Reader, t *vpc.RouteTable) (RouteTable, erro
 	}
 	if t.Propagates {
 		for _, u := range s.userCIDRs() {
-			if slices.ContainsFunc(t.Routes, func(x vpc.Route) bool { return x.CIDR == u }) {
-				continue // the static route wins
+			if slices.ContainsFunc(t.Routes, func(x vpc.Route) bool { return x.CIDR == u }) || v.CIDR.Contains(u.Addr()) && u.Bits() >= v.CIDR.Bits() {
+				continue // the static route or the local one wins
 			}
 			out.Effective = append(out.Effective, EffectiveRoute{CIDR: u, Gateway: v.Gateway, Origin: "EnableVgwRoutePropagation", State: "active"})
 		}
@@ -285,6 +285,8 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 			return missing("GatewayId")
 		case route.Gateway != v.Gateway:
 			return vpc.NotFound(route.Gateway)
+		case v.CIDR.Contains(route.CIDR.Addr()) && route.CIDR.Bits() > v.CIDR.Bits():
+			return invalid("The destination CIDR block %s is inside the VPC's block %s, which no gateway can be the target of", route.CIDR, v.CIDR)
 		}
 		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.CIDR == route.CIDR })
 		if err := change(t, i); err != nil {

@@ -1,0 +1,287 @@
+package vpc
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"penstock.dev/penstock/internal/fault"
+)
+
+// code is the EC2 error code of a fault, "" without one.
+func code(err error) string {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f.Code
+	}
+	if err != nil {
+		return "not a fault: " + err.Error()
+	}
+	return ""
+}
+
+func TestCheckVPCCIDR(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"10.0.0.0/16": "", "10.0.0.0/28": "", "192.168.5.9/24": "", "100.64.0.0/16": "",
+		"10.0.0.0/15": "InvalidVpc.Range", "10.0.0.0/29": "InvalidVpc.Range", "0.0.0.0/0": "InvalidVpc.Range",
+		"169.254.0.0/16": "InvalidVpc.Range", "169.254.77.0/24": "InvalidVpc.Range", "198.19.0.0/20": "InvalidVpc.Range",
+		"198.18.0.0/16": "", "127.0.0.0/16": "InvalidVpc.Range", "224.0.0.0/16": "InvalidVpc.Range",
+		"": "InvalidParameterValue", "10.0.0.0": "InvalidParameterValue", "10.0.0/16": "InvalidParameterValue", "fd00::/64": "InvalidParameterValue",
+		"10.0.0.0/33": "InvalidParameterValue", "::ffff:10.0.0.0/112": "InvalidParameterValue",
+	} {
+		p, err := ParseCIDR(in)
+		if err == nil {
+			err = CheckVPCCIDR(p)
+		}
+		if got := code(err); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestCheckSubnetCIDR(t *testing.T) {
+	t.Parallel()
+	v := &VPC{CIDR: pfx("10.0.0.0/16")}
+	others := []*Subnet{{CIDR: pfx("10.0.1.0/24")}, {CIDR: pfx("10.0.64.0/18")}}
+	for in, want := range map[string]string{
+		"10.0.0.0/24": "", "10.0.2.0/28": "", "10.0.0.0/29": "InvalidSubnet.Range", "10.1.0.0/24": "InvalidSubnet.Range",
+		"10.0.1.128/25": "InvalidSubnet.Conflict", "10.0.0.0/16": "InvalidSubnet.Conflict", "10.0.127.0/24": "InvalidSubnet.Conflict", "10.0.128.0/24": "",
+		"10.0.0.0/15": "InvalidSubnet.Range",
+	} {
+		if got := code(CheckSubnetCIDR(v, pfx(in), others)); got != want {
+			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	n := &Subnet{ID: "subnet-x", CIDR: pfx("10.0.1.16/28")}
+	if got := Usable(n.CIDR); got != 11 {
+		t.Errorf("usable = %d, want 11", got)
+	}
+	taken := map[netip.Addr]bool{}
+	is := func(a netip.Addr) bool { return taken[a] }
+	var got []string
+	for {
+		a, err := FreeAddress(n, is)
+		if err != nil {
+			if code(err) != "InsufficientFreeAddressesInSubnet" {
+				t.Errorf("full: %v", err)
+			}
+			break
+		}
+		taken[a] = true
+		got = append(got, a.String())
+	}
+	want := make([]string, 0, 11)
+	for i := 20; i <= 30; i++ {
+		want = append(want, fmt.Sprintf("10.0.1.%d", i))
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("addresses (-want +got):\n%s", d)
+	}
+	delete(taken, netip.MustParseAddr("10.0.1.25"))
+	if a, err := FreeAddress(n, is); err != nil || a.String() != "10.0.1.25" {
+		t.Errorf("freed address: %v, %v", a, err)
+	}
+	for in, want := range map[string]string{
+		"10.0.1.25": "", "10.0.1.16": "InvalidParameterValue", "10.0.1.19": "InvalidParameterValue", "10.0.1.31": "InvalidParameterValue",
+		"10.0.1.20": "InvalidIPAddress.InUse", "10.0.1.32": "InvalidParameterValue", "fd00::1": "InvalidParameterValue",
+	} {
+		if got := code(CheckAddress(n, netip.MustParseAddr(in), is)); got != want {
+			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestNormalizeTraffic(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		protocol string
+		from, to *int
+		p        Protocol
+		r        PortRange
+		code     string
+	}{
+		{"tcp", new(443), new(443), TCP, PortRange{443, 443}, ""},
+		{"6", new(1400), new(1499), TCP, PortRange{1400, 1499}, ""},
+		{"TCP", new(0), new(65535), TCP, PortRange{0, 65535}, ""},
+		{"-1", new(0), new(0), AllProtocols, AllPorts, ""},
+		{"-1", nil, nil, AllProtocols, AllPorts, ""},
+		{"all", new(22), new(80), AllProtocols, AllPorts, ""},
+		{"icmp", new(-1), new(-1), ICMP, AllPorts, ""},
+		{"icmp", new(8), nil, ICMP, PortRange{8, -1}, ""},
+		{"58", nil, nil, ICMPv6, AllPorts, ""},
+		{"50", nil, nil, 50, AllPorts, ""},
+		{"tcp", new(443), nil, 0, PortRange{}, "InvalidParameterValue"},
+		{"tcp", nil, nil, 0, PortRange{}, "InvalidParameterValue"},
+		{"tcp", new(2), new(1), 0, PortRange{}, "InvalidParameterValue"},
+		{"udp", new(-1), new(-1), 0, PortRange{}, "InvalidParameterValue"},
+		{"tcp", new(1), new(65536), 0, PortRange{}, "InvalidParameterValue"},
+		{"icmp", new(256), new(0), 0, PortRange{}, "InvalidParameterValue"},
+		{"", nil, nil, 0, PortRange{}, "MissingParameter"},
+		{"256", nil, nil, 0, PortRange{}, "InvalidParameterValue"},
+		{"-2", nil, nil, 0, PortRange{}, "InvalidParameterValue"},
+		{"sctp", nil, nil, 0, PortRange{}, "InvalidParameterValue"},
+	}
+	for _, tt := range tests {
+		p, r, err := NormalizeTraffic(tt.protocol, tt.from, tt.to)
+		if p != tt.p || r != tt.r || code(err) != tt.code {
+			t.Errorf("%q: got %v %v %q, want %v %v %q", tt.protocol, p, r, code(err), tt.p, tt.r, tt.code)
+		}
+	}
+}
+
+func TestSecurityGroupAdd(t *testing.T) {
+	t.Parallel()
+	rule := func(port int, cidr string) SecurityGroupRule {
+		return SecurityGroupRule{Protocol: TCP, Ports: PortRange{port, port}, Peer: Peer{CIDR: pfx(cidr)}}
+	}
+	g := &SecurityGroup{}
+	if err := g.Add([]SecurityGroupRule{rule(443, "10.0.0.0/8"), rule(443, "11.0.0.0/8"), rule(80, "10.0.0.0/8")}); err != nil {
+		t.Fatal(err)
+	}
+	again := rule(443, "10.0.0.0/8")
+	again.Description = "a description makes no other rule"
+	if got := code(g.Add([]SecurityGroupRule{rule(1, "1.0.0.0/8"), again})); got != "InvalidPermission.Duplicate" {
+		t.Errorf("duplicate: got %q", got)
+	}
+	if got := code(g.Add([]SecurityGroupRule{rule(2, "1.0.0.0/8"), rule(2, "1.0.0.0/8")})); got != "InvalidPermission.Duplicate" {
+		t.Errorf("twice in one call: got %q", got)
+	}
+	if len(g.Rules) != 3 {
+		t.Errorf("a refused call left %d rules, want 3", len(g.Rules))
+	}
+	p := g.Permissions(false)
+	if len(p) != 2 || len(p[0].Rules) != 2 || len(p[1].Rules) != 1 || len(g.Permissions(true)) != 0 {
+		t.Errorf("permissions: %+v", p)
+	}
+
+	full := &SecurityGroup{}
+	for n := range RulesPerGroup {
+		if err := full.Add([]SecurityGroupRule{rule(n, "10.0.0.0/8")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := code(full.Add([]SecurityGroupRule{rule(999, "10.0.0.0/8")})); got != "RulesPerSecurityGroupLimitExceeded" {
+		t.Errorf("rule 61: got %q", got)
+	}
+	out := rule(999, "10.0.0.0/8")
+	out.Egress = true
+	if err := full.Add([]SecurityGroupRule{out, rule(999, "fd00::/8")}); err != nil {
+		t.Errorf("other direction and family: %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"web": "", "a b._-:/()#,@[]+=&;{}!$*": "", "": "MissingParameter", "sg-web": "InvalidParameterValue", "wéb": "InvalidParameterValue",
+		"a\nb": "InvalidParameterValue", strings.Repeat("x", 255): "", strings.Repeat("x", 256): "InvalidParameterValue", "a~b": "InvalidParameterValue",
+	} {
+		if got := code(CheckGroupName(in)); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestNetworkACLEntries(t *testing.T) {
+	t.Parallel()
+	a := &NetworkACL{ID: "acl-x"}
+	entry := func(n int, egress bool) NetworkACLEntry {
+		return NetworkACLEntry{Number: n, Egress: egress, Allow: true, Protocol: AllProtocols, CIDR: pfx("0.0.0.0/0"), Ports: AllPorts}
+	}
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"number 0", a.Add(entry(0, false)), "InvalidParameterValue"},
+		{"the fixed number", a.Add(entry(32767, false)), "InvalidParameterValue"},
+		{"highest", a.Add(entry(32766, false)), ""},
+		{"first", a.Add(entry(100, false)), ""},
+		{"same number, other direction", a.Add(entry(100, true)), ""},
+		{"same number again", a.Add(entry(100, true)), "NetworkAclEntryAlreadyExists"},
+		{"replace", a.Replace(entry(100, true)), ""},
+		{"replace nothing", a.Replace(entry(101, true)), "InvalidNetworkAclEntry.NotFound"},
+		{"remove", a.Remove(100, true), ""},
+		{"remove nothing", a.Remove(100, true), "InvalidNetworkAclEntry.NotFound"},
+		{"no block", a.Add(NetworkACLEntry{Number: 5, Protocol: AllProtocols}), "MissingParameter"},
+		{"ports turned round", a.Add(NetworkACLEntry{Number: 5, Protocol: TCP, CIDR: pfx("0.0.0.0/0"), Ports: PortRange{5, 4}}), "InvalidParameterValue"},
+	} {
+		if got := code(tt.err); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	var numbers []int
+	for _, e := range a.Entries {
+		numbers = append(numbers, e.Number)
+	}
+	if d := cmp.Diff([]int{100, 32766}, numbers); d != "" {
+		t.Errorf("entries (-want +got):\n%s", d)
+	}
+	for n := range 30 {
+		err := a.Add(entry(n+1, false))
+		if n < 18 && err != nil || n >= 18 && code(err) != "NetworkAclEntryLimitExceeded" {
+			t.Fatalf("entry %d: %v", n+3, err)
+		}
+	}
+}
+
+func TestIDs(t *testing.T) {
+	t.Parallel()
+	id := FormatID(PrefixVPC, [8]byte{0xab, 1, 2, 3, 4, 5, 6, 0xff})
+	if id != "vpc-0ab010203040506ff" || !ValidID(PrefixVPC, id) {
+		t.Errorf("id = %s", id)
+	}
+	for in, want := range map[SecurityGroupID]string{
+		"sg-0123456789abcdef0": "", "sg-12345678": "", "sg-0123456789ABCDEF0": "InvalidGroupId.Malformed", "sg-": "InvalidGroupId.Malformed",
+		"vpc-0123456789abcdef0": "InvalidGroupId.Malformed", "sg-0123456789abcdef": "InvalidGroupId.Malformed", "": "InvalidGroupId.Malformed",
+	} {
+		if got := code(CheckID(in)); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+	if got := code(NotFound(EndpointID("vpce-1"))); got != "InvalidVpcEndpointId.NotFound" {
+		t.Errorf("code = %q", got)
+	}
+}
+
+func TestDNSEntries(t *testing.T) {
+	t.Parallel()
+	s, ok := FindService("eu-central-1", "com.amazonaws.eu-central-1.appstream.streaming")
+	if !ok {
+		t.Fatal("no streaming service")
+	}
+	if _, ok := FindService("eu-central-1", "com.amazonaws.us-east-1.appstream.streaming"); ok {
+		t.Error("another region's service was found")
+	}
+	e := &Endpoint{ID: "vpce-0123456789abcdef0", DNSSuffix: "abcd1234", PrivateDNS: true}
+	var got []string
+	for _, d := range DNSEntries(e, s, []string{"eu-central-1a", "eu-central-1b"}) {
+		got = append(got, d.Name)
+		if d.HostedZone == "" {
+			t.Errorf("%s has no hosted zone", d.Name)
+		}
+	}
+	want := []string{
+		"vpce-0123456789abcdef0-abcd1234.streaming.appstream.eu-central-1.vpce.amazonaws.com",
+		"vpce-0123456789abcdef0-abcd1234-eu-central-1a.streaming.appstream.eu-central-1.vpce.amazonaws.com",
+		"vpce-0123456789abcdef0-abcd1234-eu-central-1b.streaming.appstream.eu-central-1.vpce.amazonaws.com",
+		"*.streaming.eu-central-1.appstream2.amazonappstream.com",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("names (-want +got):\n%s", d)
+	}
+	if got := DNSEntries(&Endpoint{ID: "vpce-0123456789abcdef0", DNSSuffix: "x"}, s, []string{"eu-central-1a"}); len(got) != 1 {
+		t.Errorf("one zone: %v", got)
+	}
+	if z := Zones("ap-southeast-2"); z[1] != (Zone{"ap-southeast-2b", "apse2-az2"}) {
+		t.Errorf("zone = %v", z[1])
+	}
+}
