@@ -16,14 +16,18 @@ export async function launch(
   applicationId: string,
   signal: AbortSignal,
 ): Promise<string> {
-  const bound = AbortSignal.any([signal, AbortSignal.timeout(launchMillis)]);
+  const bound = new AbortController();
+  const cancel = () => bound.abort(signal.reason);
+  signal.addEventListener("abort", cancel, { once: true });
+  const timer = setTimeout(() => bound.abort(), launchMillis);
   try {
-    let status = await api.launch(applicationId, bound);
+    signal.throwIfAborted();
+    let status = await api.launch(applicationId, bound.signal);
     let lost = 0;
     while (status.state === "starting") {
-      await pause(pauseMillis, bound);
+      await pause(pauseMillis, bound.signal);
       try {
-        status = await api.session(status.sessionId, bound);
+        status = await api.session(status.sessionId, bound.signal);
         lost = 0;
       } catch (cause) {
         if (!(cause instanceof PortalError) || !isPassing(cause) || ++lost >= maxLost) {
@@ -33,10 +37,13 @@ export async function launch(
     }
     return ready(status);
   } catch (cause) {
-    if (bound.aborted && !signal.aborted) {
+    if (bound.signal.aborted && !signal.aborted) {
       throw new PortalError(0, "timeout", "");
     }
     throw cause;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", cancel);
   }
 }
 
