@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// devConfig is what `penstock dev` takes.
+type devConfig struct {
+	dataDir    string
+	apiAddr    string
+	publicAddr string
+	noDemo     bool
+	net        string
+	tls        string
+	logLevel   slog.Level
+}
+
+const (
+	devRegion = "us-east-1"
+	// readyTimeout bounds the time from start to `ready`.
+	readyTimeout = 60 * time.Second
+)
+
+func parseDev(args []string, out io.Writer) (devConfig, error) {
+	var c devConfig
+	fs := flag.NewFlagSet("penstock dev", flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.StringVar(&c.dataDir, "data-dir", "./penstock-data", "`folder` of all state")
+	fs.StringVar(&c.apiAddr, "api-addr", "127.0.0.1:4580", "`address` of the API: all AWS protocols on one URL")
+	fs.StringVar(&c.publicAddr, "public-addr", "127.0.0.1:8080", "`address` of portal, console and internet streaming endpoint")
+	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
+	fs.StringVar(&c.net, "net", "loopback", "network `driver`: loopback")
+	fs.StringVar(&c.tls, "tls", "auto", "`when` to serve TLS: auto (everywhere away from loopback)")
+	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
+	if err := fs.Parse(args); err != nil {
+		return c, err
+	}
+	if fs.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	switch c.net {
+	case "loopback":
+	case "kernel", "rootless":
+		return c, fmt.Errorf("--net %s is not served by this version; use loopback", c.net)
+	default:
+		return c, fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
+	}
+	switch c.tls {
+	case "auto":
+	case "on":
+		return c, errors.New("--tls on is not served by this version; with the loopback driver every address is on this machine")
+	default:
+		return c, fmt.Errorf("--tls %q is not auto or on", c.tls)
+	}
+	for _, a := range []struct{ flag, value string }{{"--api-addr", c.apiAddr}, {"--public-addr", c.publicAddr}} {
+		p, err := netip.ParseAddrPort(a.value)
+		if err != nil {
+			return c, fmt.Errorf("%s %q is not IP:PORT: %w", a.flag, a.value, err)
+		}
+		if !p.Addr().IsLoopback() {
+			return c, fmt.Errorf("%s %s is away from loopback, where this version serves no TLS; use an address of 127.0.0.0/8", a.flag, a.value)
+		}
+	}
+	dir, err := filepath.Abs(c.dataDir)
+	if err != nil {
+		return c, fmt.Errorf("--data-dir: %w", err)
+	}
+	c.dataDir = dir
+	return c, nil
+}
+
+func devCommand(ctx context.Context, args []string) error {
+	c, err := parseDev(args, os.Stderr)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel}))
+	r, err := openRegion(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return r.run(ctx)
+}
+
+// listen binds an address and says what to do when that is not possible.
+func listen(ctx context.Context, name, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s (choose another with --%s): %w", addr, name, err)
+	}
+	return l, nil
+}

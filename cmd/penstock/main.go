@@ -1,0 +1,86 @@
+// Command penstock is the whole product in one binary: each role and each operator's tool is a subcommand.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// version is set by the build.
+var version = "unknown"
+
+// command is one subcommand. Run gets the arguments after its name.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		{"dev", "run a whole region in one process, with a demo to click", devCommand},
+		{"agent", "run one instance; started by penstock itself", agentCommand},
+		{"sessions", "list the sessions of a running penstock dev", sessionsCommand},
+		{"version", "print the version", versionCommand},
+	}
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	// A second signal ends the process at once: stop hands signals back after the first.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	if len(args) == 0 || slices.Contains([]string{"help", "-h", "--help"}, args[0]) {
+		usage(os.Stdout)
+		return 0
+	}
+	for _, c := range commands() {
+		if c.name != args[0] {
+			continue
+		}
+		err := c.run(ctx, args[1:])
+		switch {
+		case errors.Is(err, flag.ErrHelp):
+			return 0
+		case err != nil:
+			fmt.Fprintf(os.Stderr, "penstock %s: %v\n", c.name, err)
+			return 1
+		}
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "penstock: there is no command %q\n\n", args[0])
+	usage(os.Stderr)
+	return 2
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "Penstock streams Linux applications to a browser over a private network path.\n\nusage: penstock COMMAND [flags]\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.summary)
+	}
+	fmt.Fprint(w, "\npenstock COMMAND -h lists the flags of a command.\n")
+}
+
+func versionCommand(_ context.Context, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("takes no arguments, got %s", strings.Join(args, " "))
+	}
+	goVersion := ""
+	if b, ok := debug.ReadBuildInfo(); ok {
+		goVersion = b.GoVersion
+	}
+	fmt.Println("penstock", version, goVersion)
+	return nil
+}

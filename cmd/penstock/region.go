@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"penstock.dev/penstock/internal/apiserver"
+	"penstock.dev/penstock/internal/compute/process"
+	"penstock.dev/penstock/internal/control"
+	"penstock.dev/penstock/internal/control/network"
+	"penstock.dev/penstock/internal/gateway"
+	"penstock.dev/penstock/internal/hostnet/loopback"
+	"penstock.dev/penstock/internal/portal"
+	"penstock.dev/penstock/internal/sqlite"
+	"penstock.dev/penstock/internal/vpc"
+	"penstock.dev/penstock/internal/webui"
+)
+
+// region is everything that `penstock dev` runs in one process.
+type region struct {
+	config   devConfig
+	log      *slog.Logger
+	identity identity
+	store    *sqlite.Store
+	driver   *loopback.Driver
+	compute  *process.Driver
+	network  *network.Service
+	control  *control.Control
+	gateway  *gateway.Gateway
+	api      http.Handler
+	public   http.Handler
+
+	apiListener, publicListener, adminListener net.Listener
+	adminPath                                  string
+	cleanup                                    []func() // in order of making; run backwards
+}
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
+
+// openRegion builds everything and binds the listeners; nothing runs yet. The first thing it takes is the data directory's lock.
+func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, err error) {
+	r := &region{config: c, log: log}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	unlock, err := sqlite.Lock(c.dataDir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", c.dataDir, err)
+	}
+	r.onClose("unlock", unlock)
+	if r.identity, err = loadIdentity(c.dataDir); err != nil {
+		return nil, err
+	}
+	if r.apiListener, err = r.bind(ctx, "api-addr", c.apiAddr); err != nil {
+		return nil, err
+	}
+	if r.publicListener, err = r.bind(ctx, "public-addr", c.publicAddr); err != nil {
+		return nil, err
+	}
+	if r.adminPath, err = r.bindAdmin(ctx); err != nil {
+		return nil, err
+	}
+	if r.store, err = sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(c.dataDir, "state.db"), Log: log}); err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	r.onClose("store", r.store.Close)
+	if r.driver, err = loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Refused: r.refused, Log: log}); err != nil {
+		return nil, err
+	}
+	r.onClose("network", r.driver.Close)
+	if r.compute, err = process.New(process.Options{DataDir: c.dataDir, Log: log}); err != nil {
+		return nil, err
+	}
+	return r, r.build()
+}
+
+// build makes the services and handlers, from the inside out.
+func (r *region) build() (err error) {
+	key := r.identity.signingKey()
+	publicURL := "http://" + r.publicListener.Addr().String()
+	r.network = network.New(network.Config{
+		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Log: r.log.With("part", "network"),
+	})
+	r.control = control.New(control.Options{
+		Store: r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
+		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: tcpPort(r.publicListener), Log: r.log.With("part", "control"),
+	})
+	r.gateway = gateway.New(gateway.Options{
+		Sessions: r.control, Agents: r.compute, ControlKey: key.Public().(ed25519.PublicKey), //nolint:forcetypeassert // documented
+		Page: webui.Viewer(), PortalURL: publicURL, Region: devRegion, Explain: r.explain, KnownHost: r.knownHost,
+		Log: r.log.With("part", "gateway"),
+	})
+	r.public = r.publicHandler()
+	r.api, err = apiserver.New(apiserver.Options{
+		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
+		Credentials: r.identity, Log: r.log.With("part", "api"),
+	})
+	return err
+}
+
+// publicHandler is the public plane: portal, console and the internet streaming endpoint.
+func (r *region) publicHandler() http.Handler {
+	mux := http.NewServeMux()
+	internet := r.gateway.Internet()
+	mux.Handle("/stream/", internet)
+	mux.Handle("/v1/", internet)
+	mux.HandleFunc("GET /console/", consolePage)
+	mux.HandleFunc("GET /preflight", r.preflight)
+	mux.Handle("/", portal.New(portal.Options{Control: r.control, Pages: webui.Portal(), Log: r.log.With("part", "portal")}))
+	return onlyHosts(mux, r.publicListener.Addr().String())
+}
+
+// run serves until ctx ends; instances and connections end with it.
+func (r *region) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.compute.Run(ctx) })
+	g.Go(func() error { return r.network.Run(ctx) })
+	g.Go(func() error { return r.control.Run(ctx) })
+	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })
+	g.Go(func() error { return serveHTTP(ctx, r.apiListener, r.api, r.log) })
+	g.Go(func() error { return serveHTTP(ctx, r.publicListener, r.public, r.log) })
+	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.log), r.log) })
+	g.Go(func() error { return r.becomeReady(ctx) })
+	return g.Wait()
+}
+
+// close gives back everything that was taken, last first.
+func (r *region) close() {
+	for _, f := range slices.Backward(r.cleanup) {
+		f()
+	}
+	r.cleanup = nil
+}
+
+func (r *region) onClose(what string, f func() error) {
+	r.cleanup = append(r.cleanup, func() {
+		if err := f(); err != nil && !errors.Is(err, net.ErrClosed) {
+			r.log.Warn("closing failed", "part", what, "error", err)
+		}
+	})
+}
+
+func (r *region) bind(ctx context.Context, flag, addr string) (net.Listener, error) {
+	l, err := listen(ctx, flag, addr)
+	if err == nil {
+		r.onClose(flag, l.Close)
+	}
+	return l, err
+}
+
+func (r *region) bindAdmin(ctx context.Context) (string, error) {
+	path, remove, err := adminSocket(r.config.dataDir)
+	if err != nil {
+		return "", fmt.Errorf("make the operator's socket: %w", err)
+	}
+	r.cleanup = append(r.cleanup, remove)
+	var lc net.ListenConfig
+	if r.adminListener, err = lc.Listen(ctx, "unix", path); err != nil {
+		return "", fmt.Errorf("listen on the operator's socket: %w", err)
+	}
+	r.onClose("admin socket", r.adminListener.Close)
+	return path, nil
+}
+
+// refused is told of connections that the rules did not admit.
+func (r *region) refused(f vpc.Refusal) {
+	r.log.Info("connection was refused at an endpoint", "endpoint", f.Endpoint, "interface", f.Interface,
+		"source", f.Flow.Src, "destination", f.Flow.Dst, "reason", f.Reason)
+}
+
+// explain answers whether another connection from the same source to another port would be admitted.
+func (r *region) explain(c *vpc.Conn, port uint16) vpc.Verdict {
+	return r.network.Snapshot().Explain(vpc.Flow{
+		VPC: c.VPC, Protocol: vpc.TCP, Src: c.Source, Dst: netip.AddrPortFrom(c.Local.Addr(), port),
+	})
+}
+
+// knownHost accepts the address that was dialled, and nothing else: the loopback driver has no names yet.
+func (r *region) knownHost(c *vpc.Conn, host string) bool {
+	a, ok := c.LocalAddr().(*net.TCPAddr)
+	return ok && host == a.IP.String()
+}
+
+// onlyHosts refuses requests for other hosts than the address served and localhost (DNS rebinding).
+func onlyHosts(next http.Handler, addr string) http.Handler {
+	host, port, _ := net.SplitHostPort(addr)
+	known := []string{addr, net.JoinHostPort("localhost", port)}
+	if port == "80" {
+		known = append(known, host, "localhost")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(known, strings.ToLower(r.Host)) {
+			http.Error(w, "This address serves no host of that name.", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func tcpPort(l net.Listener) uint16 {
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		return a.AddrPort().Port()
+	}
+	return 0
+}
+
+// serveHTTP serves until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
