@@ -304,6 +304,9 @@ func (c *Control) AwaitCapacity(ctx context.Context, name string) error {
 		if f.State == appstream.FleetStopped || f.State == appstream.FleetStopping || f.DesiredInstances == 0 {
 			return true, nil
 		}
+		if f.State != appstream.FleetRunning {
+			return false, nil
+		}
 		is, err := appstream.Instances.By(r, "fleet", name)
 		return slices.ContainsFunc(is, func(i *appstream.Instance) bool {
 			return i.State == appstream.InstanceReady || i.State == appstream.InstanceClaimed

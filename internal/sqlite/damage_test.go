@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -35,9 +36,7 @@ func newHistory(t testing.TB) history {
 			s = open(t, Options{Path: path})
 		}
 		next := map[string]string{}
-		for id, body := range h.states[len(h.states)-1] {
-			next[id] = body
-		}
+		maps.Copy(next, h.states[len(h.states)-1])
 		revision, err := s.Update(t.Context(), func(tx state.Tx) error {
 			for n := range 1 + r.IntN(4) {
 				id := fmt.Sprint(r.IntN(30))
@@ -272,7 +271,7 @@ func TestSyncFails(t *testing.T) {
 	mounted := true
 	t.Cleanup(func() {
 		if mounted {
-			_ = exec.Command("umount", "--lazy", dir).Run() //nolint:noctx // the test's context is over
+			_ = exec.Command("umount", "--lazy", dir).Run()
 		}
 	})
 	path := filepath.Join(dir, "state.db")

@@ -354,7 +354,7 @@ func TestBackup(t *testing.T) {
 		left, errLeft := r.Get("left", "a")
 		right, errRight := r.Get("right", "a")
 		if !errors.Is(errLeft, errRight) || !bytes.Equal(left.Body, right.Body) {
-			return fmt.Errorf("half a transaction: %s %v, %s %v", left.Body, errLeft, right.Body, errRight)
+			return fmt.Errorf("half a transaction: %s, %s: %w", left.Body, right.Body, errors.Join(errLeft, errRight))
 		}
 		newest, err := r.Revision()
 		if err == nil && newest < 200 {

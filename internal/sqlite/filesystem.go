@@ -28,7 +28,7 @@ func refuseNetworkFileSystem(dir string) error {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return fmt.Errorf("find file system of %s: %w", dir, err)
 	}
-	return refuseFileSystemType(dir, int64(fs.Type))
+	return refuseFileSystemType(dir, fs.Type)
 }
 
 func refuseFileSystemType(dir string, magic int64) error {

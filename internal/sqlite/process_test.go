@@ -139,7 +139,7 @@ func startChild(t testing.TB, role string, args ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &child{cmd: exec.Command(exe, args...), read: make(chan struct{}), grown: make(chan struct{})} //nolint:noctx // killed by the test
+	c := &child{cmd: exec.Command(exe, args...), read: make(chan struct{}), grown: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), childEnv+"="+role)
 	c.cmd.Stderr = &c.stderr
 	stdin, err := c.cmd.StdinPipe()
@@ -346,8 +346,8 @@ func command(t testing.TB, name string, args ...string) string {
 func unmountLater(t testing.TB, dir string) {
 	t.Helper()
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil { //nolint:noctx // the test's context is over
-			out2, err2 := exec.Command("umount", "--lazy", dir).CombinedOutput() //nolint:noctx // as above
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			out2, err2 := exec.Command("umount", "--lazy", dir).CombinedOutput()
 			t.Errorf("umount %s: %v: %s; lazily: %v: %s", dir, err, out, err2, out2)
 		}
 	})

@@ -429,7 +429,7 @@ try signal kill -0 "$AGENT"
 try memory head -c1 "/proc/$AGENT/maps"
 try environment cat "/proc/$AGENT/environ"
 try ownagent head -c1 "/proc/$OWN/environ"
-try setuid su -c true
+try setuid setsid -w su -c true </dev/null
 try display env DISPLAY="$VICTIM" xprop -root
 try owndisplay xprop -root
 try root cat /etc/shadow

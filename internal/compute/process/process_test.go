@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -138,6 +139,8 @@ func (w *watched) leftovers() (found []string) {
 	return append(found, records...)
 }
 
+var drivers atomic.Int32
+
 // open makes a driver and runs it until the test ends.
 func open(t *testing.T, dataDir string) *watched {
 	t.Helper()
@@ -145,8 +148,10 @@ func open(t *testing.T, dataDir string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Users of its own for each driver: what is left of one is not taken for another's.
+	first := 62000 + 30*int(drivers.Add(1)-1)
 	d, err := process.New(process.Options{
-		DataDir: dataDir, Executable: path, MaxWidth: 1600, MaxHeight: 1200,
+		DataDir: dataDir, Executable: path, MaxWidth: 1600, MaxHeight: 1200, UIDs: process.UIDs{First: first, Count: 30},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
