@@ -1,6 +1,7 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import { paletteTile, type RGB, rawTile, solidTile } from "../viewer/src/testing/tile_records.ts";
+import { expectAccessible } from "./axe.ts";
 import { launchBrowser } from "./browser.ts";
 import { closedPort, FakeAgent } from "./fake_agent.ts";
 
@@ -248,6 +249,7 @@ it("ends with the reason in plain words and a way back", async () => {
   agent.send({ kind: "ended", code: 2, reason: "Ended by the administrator." });
   agent.close(4410, "ended");
   await state("ended");
+  await expectAccessible(page);
   expect(await page.locator("h1").textContent()).toBe("An administrator ended the session");
   expect(await page.locator(".card").textContent()).toContain("ended-2");
   expect(await page.locator("a.button").getAttribute("href")).toBe("https://portal.example/");
@@ -286,4 +288,76 @@ it("names the blocked port and the rule that blocks it", async () => {
   expect(text).toContain("Allow inbound TCP 1400-1499");
   expect(agent.reachabilityAuthorization).toMatch(/^Bearer display-/);
   expect(await page.evaluate(() => window.penstock.state)).toBe("connecting");
+});
+
+it("leaves by keyboard to the toolbar, and ends the session from there", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.received.length = 0;
+  await page.keyboard.press("Control+Alt+Shift+Q");
+  const focused = () => page.evaluate(() => document.activeElement?.textContent ?? "");
+  expect(await focused()).toBe("Full screen");
+  await agent.until(() => agent.received.some((m) => m.kind === "release-all"), "release-all");
+  await page.keyboard.press("Escape");
+  expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("TEXTAREA");
+  await page.keyboard.press("Control+Alt+Shift+Q");
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("Enter");
+  await page.locator(".stats").waitFor();
+  await page.waitForTimeout(300); // the bar slides in; axe judges colours
+  await expectAccessible(page);
+  await page.keyboard.press("ArrowRight");
+  expect(await focused()).toBe("End session");
+  await page.keyboard.press("Enter");
+  await expectAccessible(page);
+  await page.getByRole("button", { name: "End session" }).last().click();
+  await state("ended");
+  expect(await page.locator("h1").textContent()).toBe("You ended the session");
+  expect(agent.received.filter((m) => m.kind === "key" && m.code === "KeyQ")).toEqual([]);
+});
+
+it("draws in the page where workers cannot have a canvas", async () => {
+  await page.addInitScript(() => {
+    Reflect.deleteProperty(HTMLCanvasElement.prototype, "transferControlToOffscreen");
+  });
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  await until(() => pixels([[64 + 10, 64 + 20]]), [[40, 80, 128]]);
+  agent.update([agent.tiles(solidTile(9, 7, [1, 2, 3]))]);
+  await until(() => pixels([[639, 479]]), [[1, 2, 3]]);
+  expect(page.workers()).toHaveLength(0);
+});
+
+it("starts a crashed worker again", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  await page.workers()[0]?.evaluate(() => {
+    setTimeout(() => {
+      throw new Error("crash");
+    });
+  });
+  await agent.until(
+    () => agent.received.some((m) => m.kind === "need-display-ticket"),
+    "a new display",
+  );
+  await state("streaming");
+  await until(() => pixels([[64 + 10, 64 + 20]]), [[40, 80, 128]]);
+  agent.update([agent.tiles(solidTile(9, 7, [1, 2, 3]))]);
+  await until(() => pixels([[639, 479]]), [[1, 2, 3]]);
+});
+
+it("says that WebAssembly is blocked", async () => {
+  await page.route("**/*.wasm", (route) => route.abort());
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("ended");
+  expect(await page.locator("h1").textContent()).toBe("This browser cannot show the session");
+});
+
+it("needs a ticket", async () => {
+  await page.goto(agent.url);
+  await state("ended");
+  expect(await page.locator("h1").textContent()).toBe("This page needs a streaming link");
 });

@@ -114,7 +114,7 @@ async function call(
     throw new PortalError(
       response.status,
       string(code) || `http-${response.status}`,
-      string(reason),
+      sentence(string(reason)),
     );
   }
   return value;
@@ -160,12 +160,18 @@ export function parseStatus(value: unknown): SessionStatus {
     state,
     viewerUrl,
     code: string(status["code"]),
-    reason: string(status["reason"]),
+    reason: sentence(string(status["reason"])),
   };
 }
 
 function record(value: unknown): Record<string, unknown> {
   return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+}
+
+/** The server's reasons begin in lower case and end without a period. */
+function sentence(text: string): string {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return text === "" || /[.!?]$/.test(text) ? first : `${first}.`;
 }
 
 function string(value: unknown): string {

@@ -129,6 +129,13 @@ describe("answers of the API", () => {
     );
   });
 
+  it("give reasons as sentences", () => {
+    const reason = (text: string) => parseStatus({ state: "failed", reason: text }).reason;
+    expect(reason("no machine became ready")).toBe("No machine became ready.");
+    expect(reason("Ready?")).toBe("Ready?");
+    expect(reason("")).toBe("");
+  });
+
   it("are refused in an unknown state", () => {
     expect(() => parseStatus({ state: "odd" })).toThrow(PortalError);
     expect(() => parseStatus(undefined)).toThrow(PortalError);

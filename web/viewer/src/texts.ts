@@ -33,7 +33,7 @@ export const texts = {
     "The endpoint's own rules allow it, so something between here and the endpoint blocks it: a firewall, a proxy, or a route.",
   portTitle: (port: number) => `Port ${port} of the endpoint cannot be reached from here`,
   portBody: (port: number) =>
-    `Control on port 443 works, but the pictures come over port ${port}. Ports 1400 to 1499 must be open from your network to the endpoint.`,
+    `This page and your input come through, but the pictures come over port ${port}. Ports 1400 to 1499 must be open from your network to the endpoint.`,
   stats: {
     title: "Statistics",
     rtt: "Round trip",

@@ -26,9 +26,9 @@ if (location.hash !== "") {
 }
 keepSize();
 
-const main = document.querySelector<HTMLElement>("#viewer") as HTMLElement;
+const container = document.querySelector<HTMLElement>("#viewer") as HTMLElement;
 const options: ViewerOptions = {
-  container: main,
+  container,
   decoder: loadDecoder(),
   newWorker: newDisplayWorker,
 };
@@ -52,7 +52,7 @@ const toolbar = new Toolbar(viewer, config);
 const status = element("p", { class: "status", role: "status" }, texts.connecting);
 const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });
 const overlay = element("div", { class: "overlay" }, status);
-document.body.append(overlay, notices, toolbar.element);
+container.after(overlay, notices, toolbar.element);
 let asking: AbortController | undefined;
 
 viewer.on("welcome", ({ application }) => {

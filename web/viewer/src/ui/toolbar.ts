@@ -43,7 +43,8 @@ export class Toolbar {
       this.#statsButton,
       end,
     );
-    this.element = element("div", { class: "toolbar" }, bar, this.#stats, dialog);
+    const grip = element("div", { class: "grip", "aria-hidden": "true" });
+    this.element = element("div", { class: "toolbar" }, grip, bar, this.#stats, dialog);
     bar.addEventListener("keydown", (event) => this.#keyDown(event));
     document.addEventListener("fullscreenchange", () => this.#fullScreenChanged());
     viewer.on("welcome", ({ sessionId }) => {
