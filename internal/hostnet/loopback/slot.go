@@ -62,7 +62,9 @@ func rebase(a netip.Addr, to netip.Prefix) netip.Addr {
 }
 
 // dialAddr is where an address of a VPC listens.
-func dialAddr(number uint8, private netip.Addr) netip.Addr { return rebase(private, slotPrefix(number)) }
+func dialAddr(number uint8, private netip.Addr) netip.Addr {
+	return rebase(private, slotPrefix(number))
+}
 
 // lastAddr is the last address of a slot: reserved in every subnet that could hold it, so no interface ever has it.
 func lastAddr(number uint8) netip.Addr { return netip.AddrFrom4([4]byte{127, number, 255, 255}) }
