@@ -56,6 +56,13 @@ export class Region {
     return family(this.#process.pid);
   }
 
+  /** Every process of the instance that runs the user's session. */
+  async sessionProcesses(user) {
+    const { stdout } = await run(this.#binary, ["sessions", "--json", "--data-dir", this.data]);
+    const session = JSON.parse(stdout).find((s) => s.userId === user && s.state === "ACTIVE");
+    return family(session.pid);
+  }
+
   /** Ends the process; the data stay for another start. */
   async stop() {
     await stop(this.#process);

@@ -125,38 +125,46 @@ function measured({ machine, count, starts, launches, keys, api, memory, loadBef
     ),
   );
 
-  const sum = (processes) => ({
-    pss: processes.reduce((total, { pss }) => total + pss, 0),
-    main: processes[0].rss,
-    count: processes.length,
-  });
-  const idle = sum(memory.idle);
-  const old = new Set(memory.before.map(({ pid }) => pid));
-  const fresh = memory.session.filter(({ pid }) => !old.has(pid));
+  const pss = (processes) =>
+    megabytes(processes.reduce((total, process) => total + process.pss, 0));
   parts.push(
-    "### Memory\n\nMegabytes. PSS counts shared pages once.",
+    "### Memory\n\nMegabytes; PSS counts shared pages once.",
     table(
-      ["what", "MB"],
+      ["what", "processes", "PSS", "RSS"],
       [
-        ["the idle `penstock dev` process, RSS", megabytes(idle.main)],
         [
-          `everything it runs when idle (${idle.count} processes, warm instances included), PSS`,
-          megabytes(idle.pss),
+          "`penstock dev` alone, idle",
+          1,
+          pss(memory.idle.slice(0, 1)),
+          megabytes(memory.idle[0].rss),
         ],
+        ["`penstock dev` with its warm instances, idle", memory.idle.length, pss(memory.idle), ""],
         [
-          "growth with one more session (a new warm instance took the used one's place), PSS",
-          megabytes(sum(memory.session).pss - sum(memory.before).pss),
+          "`penstock dev` alone, one session streaming",
+          1,
+          pss(memory.busy.slice(0, 1)),
+          megabytes(memory.busy[0].rss),
         ],
+        ["the session, application included", memory.session.length, pss(memory.session), ""],
+        ...memory.session.map((process) => [
+          `— ${short(process.command)}`,
+          "",
+          pss([process]),
+          megabytes(process.rss),
+        ]),
+        [
+          "the peer: TigerVNC's X server, websockify, application",
+          memory.peer.length,
+          pss(memory.peer),
+          "",
+        ],
+        ...memory.peer.map((process) => [
+          `— ${short(process.command)}`,
+          "",
+          pss([process]),
+          megabytes(process.rss),
+        ]),
       ],
-    ),
-    "What the added processes hold:",
-    table(
-      ["process", "PSS MB", "RSS MB"],
-      fresh.map(({ command, pss, rss }) => [
-        `\`${short(command)}\``,
-        megabytes(pss),
-        megabytes(rss),
-      ]),
     ),
   );
   return `${parts.join("\n\n")}\n`;
@@ -178,8 +186,14 @@ function spread(values) {
 
 function short(command) {
   const [program = "?", ...args] = command;
-  const role = args.find((word) => /^[a-z-]+$/.test(word) && !word.startsWith("-"));
-  return [program.split("/").pop(), role].filter(Boolean).join(" ");
+  const name = program.split("/").pop();
+  const role =
+    name === "penstock"
+      ? args[0]
+      : name.startsWith("python")
+        ? args[0]?.split("/").pop()
+        : undefined;
+  return [name, role].filter(Boolean).join(" ");
 }
 
 const milliseconds = (value) => (value < 100 ? value.toFixed(1) : value.toFixed(0));

@@ -77,16 +77,15 @@ async function main() {
   }
 
   await region.warm();
-  await pause(2000);
-  const before = region.processes();
   const session = await region.open(context, "keys");
   await region.warm();
   await pause(2000);
-  results.memory.before = before;
-  results.memory.session = region.processes();
+  results.memory.busy = region.processes();
+  results.memory.session = await region.sessionProcesses("keys");
 
   console.log("key to changed pixel");
   const peer = await openVnc(context, flipper, 1280, 720);
+  results.memory.peer = peer.processes();
   results.keys = [];
   for (let round = 0; round < count.rounds; round++) {
     for (const mode of ["drawn", "frame"]) {

@@ -1,7 +1,7 @@
 // The peer: TigerVNC's X server and noVNC behind websockify, from Debian's packages, with their defaults.
 import { readdirSync } from "node:fs";
 import { probedPage, showsFlipper } from "./latency.mjs";
-import { freePort, start, stop, until } from "./processes.mjs";
+import { family, freePort, start, stop, until } from "./processes.mjs";
 
 /** Starts server, flipper and viewer page; canvas is the viewer's, close ends all. */
 export async function openVnc(context, flipper, width, height) {
@@ -37,7 +37,7 @@ export async function openVnc(context, flipper, width, height) {
     name: "TigerVNC + noVNC",
     page,
     canvas,
-    server,
+    processes: () => [server, proxy, application].flatMap(({ pid }) => family(pid)),
     close: async () => {
       await page.close();
       await stop(proxy);
