@@ -211,9 +211,8 @@ func (d *Desktop) runWindowManager() error {
 	}
 	for n := 0; ; n++ {
 		cmd := d.command(path, "--sm-disable", "--config-file", config)
-		tail := newTail()
-		cmd.Stdout, cmd.Stderr = nil, tail
-		if err := cmd.Start(); err != nil {
+		tail, err := d.launch(cmd)
+		if err != nil {
 			return fmt.Errorf("start window manager: %w", err)
 		}
 		select {
@@ -221,7 +220,7 @@ func (d *Desktop) runWindowManager() error {
 		default:
 		}
 		d.wm <- cmd.Process.Pid
-		err := d.wait(cmd)
+		err = d.wait(cmd)
 		select {
 		case <-d.done:
 			return nil
@@ -241,8 +240,36 @@ func (d *Desktop) command(path string, args ...string) *exec.Cmd {
 	cmd.Env = d.place.Environ()
 	cmd.Dir = d.place.Home
 	cmd.SysProcAttr = group()
-	cmd.WaitDelay = 200 * time.Millisecond // its children may keep its standard error open
 	return cmd
+}
+
+// launch starts the program and keeps the last that it and its children write to standard error. The pipe stays open for as long as one
+// of them lives: a closed one would kill the writer.
+func (d *Desktop) launch(cmd *exec.Cmd) (*tail, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	t := new(tail)
+	read := make(chan struct{})
+	d.tasks.Go(func() {
+		defer close(read)
+		_, _ = io.Copy(t, r)
+	})
+	d.tasks.Go(func() {
+		select {
+		case <-read:
+		case <-d.done:
+		}
+		_ = r.Close()
+	})
+	return t, nil
 }
 
 // wait waits for the program; when the desktop closes first, it ends the program.
@@ -256,11 +283,7 @@ func (d *Desktop) wait(cmd *exec.Cmd) error {
 		case <-ended:
 		}
 	}()
-	err := cmd.Wait()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil
-	}
-	return err
+	return cmd.Wait()
 }
 
 // Program is what Launch starts.
@@ -292,9 +315,8 @@ func (d *Desktop) Launch(p Program) error {
 	if st, err := os.Stat(p.WorkingDir); err == nil && st.IsDir() {
 		cmd.Dir = p.WorkingDir
 	}
-	tail := newTail()
-	cmd.Stderr = tail
-	if err := cmd.Start(); err != nil {
+	tail, err := d.launch(cmd)
+	if err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	d.launched++
@@ -404,10 +426,6 @@ type tail struct {
 }
 
 const tailSize = 2 << 10
-
-func newTail() *tail { return new(tail) }
-
-var _ io.Writer = (*tail)(nil)
 
 // Write never fails.
 func (t *tail) Write(p []byte) (int, error) {
