@@ -47,8 +47,8 @@ window.penstock = {
   stats: () => viewer.stats(),
 };
 
-const config = loadConfig();
-const toolbar = new Toolbar(viewer, config);
+const config = later(loadConfig);
+const toolbar = new Toolbar(viewer, config.promise);
 const status = element("p", { class: "status", role: "status" }, texts.connecting);
 const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });
 const overlay = element("div", { class: "overlay" }, status);
@@ -62,6 +62,7 @@ viewer.on("welcome", ({ application }) => {
   }
 });
 viewer.on("state", (state) => {
+  config.start(); // not before: the first picture comes first
   document.body.dataset["state"] = state;
   status.textContent =
     state === "reconnecting" ? texts.reconnecting : state === "streaming" ? texts.connected : "";
@@ -79,6 +80,15 @@ viewer.on("portBlocked", (blocked) => void showBlocked(blocked));
 viewer.on("ended", (reason) => void showEnd(reason));
 document.body.dataset["state"] = viewer.state;
 viewer.start();
+
+/** Something that is asked for once, when start is first called. */
+function later<T>(ask: () => Promise<T>): { promise: Promise<T>; start: () => void } {
+  let start: () => void = () => {};
+  const started = new Promise<void>((resolve) => {
+    start = resolve;
+  });
+  return { promise: started.then(ask), start };
+}
 
 /** Keeps the fixed size over a reload, as the fragment is gone then. */
 function keepSize(): void {
@@ -182,7 +192,7 @@ async function showEnd(reason: EndReason): Promise<void> {
     again.addEventListener("click", () => location.reload());
     actions.append(again);
   }
-  const { portalUrl } = await config;
+  const { portalUrl } = await config.promise;
   if (portalUrl !== "") {
     const primary = actions.childElementCount === 0;
     actions.append(
