@@ -284,8 +284,12 @@ func TestRefuses(t *testing.T) {
 		{"ec2, another region", with(e, func(c *call) { c.region = "eu-west-1" }), 401, "AuthFailure", "scoped to a valid region"},
 		{"appstream, another service", with(as, func(c *call) { c.service = "ec2" }), 400, "InvalidSignatureException", "correct service: 'appstream'"},
 		{"ec2, a service that we do not know", with(e, func(c *call) { c.service = "s3" }), 401, "AuthFailure", "correct service: 'ec2'"},
-		{"appstream, body changed", with(as, func(c *call) { c.after = func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(`{ }`)); r.ContentLength = 3 } }), 400, "InvalidSignatureException", ""},
-		{"sts, unsigned payload in the clear", with(s, func(c *call) { c.before = func(r *http.Request) { r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD") } }), 403, "SignatureDoesNotMatch", "TLS"},
+		{"appstream, body changed", with(as, func(c *call) {
+			c.after = func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(`{ }`)); r.ContentLength = 3 }
+		}), 400, "InvalidSignatureException", ""},
+		{"sts, unsigned payload in the clear", with(s, func(c *call) {
+			c.before = func(r *http.Request) { r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD") }
+		}), 403, "SignatureDoesNotMatch", "TLS"},
 		{"appstream, denied", with(as, func(c *call) { c.key = user }), 400, "AccessDeniedException", "User: arn:aws:iam::123456789012:user/ann is not authorized to perform: appstream:DescribeStacks"},
 		{"ec2, denied", with(e, func(c *call) { c.key = user }), 403, "UnauthorizedOperation", "not authorized to perform: ec2:DescribeVpcs"},
 		{"ec2, denied dry run", with(ec2Call("Action=DescribeVpcs&DryRun=true"), func(c *call) { c.key = user }), 403, "UnauthorizedOperation", ""},
@@ -377,7 +381,7 @@ func TestSlowBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T.Op\r\nContent-Length: 10\r\n\r\n{") //nolint:errcheck // read below
-	answer, err := io.ReadAll(conn) // until the server closes
+	answer, err := io.ReadAll(conn)                                                                      // until the server closes
 	if err != nil {
 		t.Fatal(err)
 	}
