@@ -131,7 +131,7 @@ func TestLogTailDamaged(t *testing.T) {
 		t.Fatalf("with itself behind it: got revision %d, want %d", got, last)
 	}
 	seen := map[state.Revision]bool{}
-	for range 40 {
+	for range 12 {
 		seen[h.reopen(t, h.log[:r.IntN(len(h.log))], nil)] = true // cut off
 
 		log := bytes.Clone(h.log)
@@ -147,7 +147,7 @@ func TestLogTailDamaged(t *testing.T) {
 		clear(log[at:])
 		seen[h.reopen(t, log, nil)] = true
 	}
-	if len(seen) < 40 {
+	if len(seen) < 12 {
 		t.Errorf("damage led to %d different revisions only: it does not hit what it should", len(seen))
 	}
 }
@@ -184,7 +184,7 @@ func TestDatabaseDamaged(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(5, 6))
 	noticed := map[string]int{}
-	for round := range 150 {
+	for round := range 60 {
 		damaged := bytes.Clone(whole)
 		switch at := r.IntN(len(damaged)); round % 3 {
 		case 0:

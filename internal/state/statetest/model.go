@@ -75,7 +75,7 @@ func testModel(t *testing.T, f *fixture) {
 	t.Logf("seed %d", seed)
 	m := model{docs: map[modelID]modelDoc{}}
 	abort := errors.New("abort")
-	for step := range 600 {
+	for step := range 300 {
 		if step%100 == 99 {
 			f.reopen(t)
 		}
