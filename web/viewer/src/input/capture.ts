@@ -19,8 +19,10 @@ export interface CaptureOptions {
 /** Listens to pointer, wheel, keyboard and composition events until signal ends. */
 export function captureInput(options: CaptureOptions): void {
   const { stage, field, live, toRemote, leave, signal } = options;
+  let held = false; // something may be down in the session
   const send: SendInput = (input) => {
-    if (live()) {
+    if (live() && (held || input.kind !== "release-all")) {
+      held = input.kind !== "release-all";
       options.send(input);
     }
   };
@@ -84,25 +86,30 @@ export function captureInput(options: CaptureOptions): void {
     { signal, passive: false },
   );
 
-  field.addEventListener(
+  const keyDown = (event: KeyboardEvent) => {
+    const outcome = keyboard.keyDown(event);
+    if (outcome !== "browser") {
+      event.preventDefault();
+    }
+    if (outcome === "leave") {
+      pointer.reset();
+      leave();
+    }
+  };
+  const keyUp = (event: KeyboardEvent) => {
+    if (keyboard.keyUp(event) !== "browser") {
+      event.preventDefault();
+    }
+  };
+  field.addEventListener("keydown", keyDown, { signal });
+  field.addEventListener("keyup", keyUp, { signal });
+  // When nothing has the focus, as after the focused element went away, keys are the session's too.
+  document.addEventListener(
     "keydown",
     (event) => {
-      const outcome = keyboard.keyDown(event);
-      if (outcome !== "browser") {
-        event.preventDefault();
-      }
-      if (outcome === "leave") {
-        pointer.reset();
-        leave();
-      }
-    },
-    { signal },
-  );
-  field.addEventListener(
-    "keyup",
-    (event) => {
-      if (keyboard.keyUp(event) !== "browser") {
-        event.preventDefault();
+      if (event.target === document.body && live()) {
+        field.focus({ preventScroll: true });
+        keyDown(event);
       }
     },
     { signal },

@@ -81,7 +81,8 @@ class SocketConnection implements Connection {
     if (this.#closed) {
       return;
     }
-    this.#socket?.close(code, reason);
+    // The browser refuses more than 123 bytes.
+    this.#socket?.close(code, reason.replace(/[^ -~]/g, "?").slice(0, 123));
     this.#end(code, reason);
   }
 

@@ -70,7 +70,10 @@ viewer.on("state", (state) => {
 viewer.on("notice", ({ text }) => {
   const close = element("button", { type: "button", "aria-label": texts.dismiss }, "×");
   const notice = element("p", {}, text, close);
-  close.addEventListener("click", () => notice.remove());
+  close.addEventListener("click", () => {
+    notice.remove();
+    viewer.focus();
+  });
   notices.append(notice);
   while (notices.childElementCount > 5) {
     notices.firstElementChild?.remove();
@@ -78,6 +81,12 @@ viewer.on("notice", ({ text }) => {
 });
 viewer.on("portBlocked", (blocked) => void showBlocked(blocked));
 viewer.on("ended", (reason) => void showEnd(reason));
+// A new link opened in this very tab changes the fragment alone.
+window.addEventListener("hashchange", () => {
+  if (parseFragment(location.hash).ticket !== undefined) {
+    location.reload();
+  }
+});
 document.body.dataset["state"] = viewer.state;
 viewer.start();
 

@@ -1,10 +1,7 @@
 import type { DisplayChannel, DisplayChannelEvents } from "../session/display_channel.ts";
-import { connectWebSocket } from "../transport/connection.ts";
-import { Display, type DisplayStats } from "./display.ts";
-import { StatsReport } from "./stats_report.ts";
-import { CanvasSurface } from "./surface.ts";
+import type { DisplayStats } from "./display.ts";
+import { LazyDisplay } from "./lazy_display.ts";
 import type { FromWorker, ToWorker } from "./worker_messages.ts";
-import { ZstdModule } from "./zstd.ts";
 
 const maxRestarts = 3;
 
@@ -26,7 +23,7 @@ export function newDisplayChannel(host: DisplayHost): DisplayChannel {
     typeof Worker === "undefined" ||
     !("transferControlToOffscreen" in HTMLCanvasElement.prototype)
   ) {
-    return new PageDisplay(host);
+    return new LazyDisplay(host);
   }
   return new WorkerDisplay(host);
 }
@@ -35,7 +32,7 @@ class WorkerDisplay implements DisplayChannel {
   readonly #host: DisplayHost;
   #events: DisplayChannelEvents | undefined;
   #worker: Worker | undefined;
-  #page: PageDisplay | undefined;
+  #page: LazyDisplay | undefined;
   #id = 0;
   #restarts = 0;
 
@@ -129,62 +126,11 @@ class WorkerDisplay implements DisplayChannel {
     if (this.#restarts <= maxRestarts) {
       this.#startWorker();
     } else {
-      this.#page = new PageDisplay(this.#host);
+      this.#page = new LazyDisplay(this.#host);
       if (this.#events !== undefined) {
         this.#page.listen(this.#events);
       }
     }
     this.#host.restarted();
-  }
-}
-
-/** The same display code on the page's own thread. */
-class PageDisplay implements DisplayChannel {
-  readonly #display: Display;
-  readonly #host: DisplayHost;
-  #events: DisplayChannelEvents | undefined;
-
-  constructor(host: DisplayHost) {
-    this.#host = host;
-    const zstd = host.decoder.then((module) => ZstdModule.instantiate(module));
-    zstd.catch((cause: unknown) => this.#events?.failed(String(cause)));
-    const canvas = new CanvasSurface(host.newCanvas());
-    const report = new StatsReport(() => host.stats({ ...this.#display.stats }));
-    this.#display = new Display(
-      connectWebSocket,
-      {
-        resize: (width, height) => canvas.resize(width, height),
-        paint: (picture, x, y, width, height) => {
-          canvas.paint(picture, x, y, width, height);
-          report.touch();
-        },
-      },
-      zstd,
-      {
-        opened: () => this.#events?.opened(),
-        drawn: (width, height) => {
-          report.now();
-          this.#events?.drawn(width, height);
-        },
-        closed: (code, reason, opened) => this.#events?.closed(code, reason, opened),
-      },
-    );
-  }
-
-  listen(events: DisplayChannelEvents): void {
-    this.#events = events;
-  }
-
-  open(url: string, ticket: string): void {
-    this.#display.open(url, ticket);
-  }
-
-  close(): void {
-    this.#display.close();
-    this.#host.stats({ ...this.#display.stats });
-  }
-
-  refresh(reason: number): void {
-    this.#display.refresh(reason);
   }
 }
