@@ -267,6 +267,6 @@ func dryRun(in any) bool {
 	if !f.IsValid() {
 		return false
 	}
-	p, ok := f.Interface().(*bool)
+	p, ok := reflect.TypeAssert[*bool](f)
 	return ok && p != nil && *p
 }

@@ -122,14 +122,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) greet(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	fmt.Fprintf(w, "This is Penstock's API (AppStream 2.0, EC2, IAM and STS) for region %s.\n"+ //nolint:errcheck // the client went away
+	fmt.Fprintf(w, "This is Penstock's API (AppStream 2.0, EC2, IAM and STS) for region %s.\n"+
 		"It is not a page to read: point the AWS CLI at it with --endpoint-url, or an SDK with its endpoint option.\n", s.options.Region)
 }
 
 // newRequestID is a random UUID, as AWS's request IDs are.
 func newRequestID() string {
 	var b [16]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails
+	rand.Read(b[:]) // never fails
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
@@ -189,9 +189,6 @@ func (x *exchange) answer(w http.ResponseWriter) (a answer) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler { //nolint:errorlint // the sentinel that net/http documents
-				panic(p)
-			}
 			s.log.Error("handler panicked", "request", x.requestID, "operation", x.operation, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			a = x.refuse(x.internal())
 		}

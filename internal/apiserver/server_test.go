@@ -372,16 +372,16 @@ func TestSlowBody(t *testing.T) {
 	f := newFront(t, Options{BodyTimeout: 50 * time.Millisecond, MaxRequests: 1}, testOperations()...)
 	srv := httptest.NewServer(f)
 	defer srv.Close()
-	conn, err := net.Dial("tcp", srv.Listener.Addr().String()) //nolint:noctx // ends with the test
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // the test is over
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T.Op\r\nContent-Length: 10\r\n\r\n{") //nolint:errcheck // read below
-	answer, err := io.ReadAll(conn)                                                                      // until the server closes
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T.Op\r\nContent-Length: 10\r\n\r\n{")
+	answer, err := io.ReadAll(conn) // until the server closes
 	if err != nil {
 		t.Fatal(err)
 	}

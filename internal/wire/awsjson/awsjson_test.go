@@ -140,14 +140,19 @@ func TestAppend(t *testing.T) {
 		want string
 	}{
 		{"nothing", everything{}, `{}`},
-		{"empty is not absent", everything{Text: new(""), Words: []string{}, Named: map[string]string{}, Inner: &inner{}},
-			`{"Text":"","Words":[],"Inner":{},"Named":{}}`},
-		{"scalars", everything{Text: new("\"\\\n\t\r\x00é\xff"), Small: new(int32(-7)), Large: new(int64(1 << 60)), Ratio: new(0.5), Flag: new(true)},
-			`{"Text":"\"\\\n\t\r\u0000é` + "\uFFFD" + `","small":-7,"Large":1152921504606846976,"Ratio":0.5,"Flag":true}`},
+		{"empty is not absent", everything{Text: new(""), Words: []string{}, Named: map[string]string{}, Inner: &inner{}}, `{"Text":"","Words":[],"Inner":{},"Named":{}}`},
+		{
+			"scalars",
+			everything{Text: new("\"\\\n\t\r\x00é\xff"), Small: new(int32(-7)), Large: new(int64(1 << 60)), Ratio: new(0.5), Flag: new(true)},
+			`{"Text":"\"\\\n\t\r\u0000é` + "\uFFFD" + `","small":-7,"Large":1152921504606846976,"Ratio":0.5,"Flag":true}`,
+		},
 		{"times", everything{At: new(time.Unix(1700000000, 123456789))}, `{"At":1700000000.123}`},
 		{"whole time", everything{At: new(time.Unix(1700000000, 0))}, `{"At":1700000000}`},
-		{"sorted map", everything{Counts: map[string]int32{"b": 2, "a": 1}, Raw: []byte{1, 2}, Inners: []inner{{}, {Text: new("x")}}},
-			`{"Raw":"AQI=","Counts":{"a":1,"b":2},"Inners":[{},{"Text":"x"}]}`},
+		{
+			"sorted map",
+			everything{Counts: map[string]int32{"b": 2, "a": 1}, Raw: []byte{1, 2}, Inners: []inner{{}, {Text: new("x")}}},
+			`{"Raw":"AQI=","Counts":{"a":1,"b":2},"Inners":[{},{"Text":"x"}]}`,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

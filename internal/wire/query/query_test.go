@@ -2,6 +2,7 @@ package query_test
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -210,7 +211,7 @@ func mustBeXML(t *testing.T, text string) {
 	t.Helper()
 	d := xml.NewDecoder(strings.NewReader("<root>" + text + "</root>"))
 	for {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			t.Fatalf("not XML: %v\n%q", err, text)

@@ -204,17 +204,17 @@ func (s *Signature) Unsigned() bool { return s.payloadHash == UnsignedPayload }
 func (s *Signature) CheckTime(now time.Time, skew time.Duration) error {
 	now = now.UTC()
 	at := s.Time.Format(TimeFormat)
-	min := int(skew / time.Minute)
+	minutes := int(skew / time.Minute)
 	switch {
 	case s.Time.After(now.Add(skew)):
 		return fail(Skewed, "Signature not yet current: %s is still later than %s (%s + %d min.)",
-			at, now.Add(skew).Format(TimeFormat), now.Format(TimeFormat), min)
+			at, now.Add(skew).Format(TimeFormat), now.Format(TimeFormat), minutes)
 	case s.Presigned && now.After(s.Time.Add(s.Expires)):
 		return fail(Skewed, "Signature expired: the request signed at %s was valid for %d s; it is now %s",
 			at, int(s.Expires/time.Second), now.Format(TimeFormat))
 	case !s.Presigned && s.Time.Before(now.Add(-skew)):
 		return fail(Skewed, "Signature expired: %s is now earlier than %s (%s - %d min.)",
-			at, now.Add(-skew).Format(TimeFormat), now.Format(TimeFormat), min)
+			at, now.Add(-skew).Format(TimeFormat), now.Format(TimeFormat), minutes)
 	}
 	return nil
 }

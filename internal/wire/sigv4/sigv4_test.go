@@ -43,7 +43,7 @@ func received(t *testing.T, r *http.Request, body []byte) *http.Request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close() //nolint:errcheck // empty
+	resp.Body.Close()
 	return got
 }
 
@@ -324,7 +324,7 @@ func TestCheckTime(t *testing.T) {
 
 // FuzzParse looks for panics and for a signature that verifies although nobody signed it.
 func FuzzParse(f *testing.F) {
-	r, _ := http.NewRequest(http.MethodPost, "http://localhost/?a=1", nil) //nolint:noctx,errcheck // a seed
+	r, _ := http.NewRequest(http.MethodPost, "http://localhost/?a=1", nil)
 	sigv4.Sign(r, nil, key, "us-east-1", "ec2", at)
 	f.Add(r.Header.Get("Authorization"), r.Header.Get("X-Amz-Date"), "a=1", "")
 	f.Add("", "", presigned("60", "20150830T123600Z"), "")
@@ -349,7 +349,7 @@ func FuzzParse(f *testing.F) {
 
 func BenchmarkVerify(b *testing.B) {
 	body := []byte(`{"Names":["stack"]}`)
-	r, _ := http.NewRequest(http.MethodPost, "http://127.0.0.1:4580/", bytes.NewReader(body)) //nolint:noctx,errcheck // never sent
+	r, _ := http.NewRequest(http.MethodPost, "http://127.0.0.1:4580/", bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	r.Header.Set("X-Amz-Target", "PhotonAdminProxyService.DescribeStacks")
 	sigv4.Sign(r, body, key, "us-east-1", "appstream", at)
