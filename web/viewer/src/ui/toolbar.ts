@@ -79,7 +79,7 @@ export class Toolbar {
   }
 
   #endDialog(): HTMLDialogElement {
-    const stay = element("button", { type: "button", autofocus: true }, texts.endCancel);
+    const stay = element("button", { type: "button" }, texts.endCancel);
     const end = element("button", { type: "button", class: "danger" }, texts.endConfirm);
     const dialog = element(
       "dialog",
