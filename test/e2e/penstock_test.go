@@ -358,3 +358,13 @@ func tail(s string, n int) string {
 	}
 	return s
 }
+
+// lines are the lines of a file.
+func lines(t *testing.T, path string) func(func(string) bool) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.SplitSeq(string(b), "\n")
+}
