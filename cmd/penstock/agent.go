@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -57,6 +58,9 @@ func agentCommand(ctx context.Context, args []string) error {
 
 // runAgent lives until its link or ctx ends, and leaves no process behind.
 func runAgent(ctx context.Context) error {
+	// The server reads what is logged; when it is no more, a line to log must not end the agent before it has ended the rest.
+	// Caught, not ignored: applications would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	link, err := openLink()
 	if err != nil {
 		return err

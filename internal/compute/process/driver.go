@@ -15,11 +15,14 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/compute/guest"
+	"penstock.dev/penstock/internal/compute/procfs"
 	"penstock.dev/penstock/internal/fault"
 )
 
@@ -129,7 +132,7 @@ func (d *Driver) Run(ctx context.Context) error {
 func (d *Driver) Recover(ctx context.Context) error {
 	d.recovering.Lock()
 	defer d.recovering.Unlock()
-	recs, err := d.records.list()
+	recs, err := d.records.list(d.damaged)
 	errs := []error{err}
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -145,8 +148,32 @@ func (d *Driver) Recover(ctx context.Context) error {
 		})
 	}
 	all.Wait()
+	d.endStrays()
 	d.removeStrays(recs)
 	return errors.Join(errs...)
+}
+
+func (d *Driver) damaged(id appstream.InstanceID, err error) {
+	d.log.Error("record of an instance was damaged and is removed", "instance", id, "error", err)
+}
+
+// endStrays kills processes that carry the mark of this data directory and of no instance that runs.
+func (d *Driver) endStrays() {
+	all, err := procfs.List()
+	if err != nil {
+		return
+	}
+	for _, p := range all {
+		value, ok := procfs.Env(p.PID, guest.Marker)
+		id, ours := strings.CutPrefix(value, d.records.id+"/")
+		if !ok || !ours || d.get(appstream.InstanceID(id)) != nil {
+			continue
+		}
+		d.log.Warn("process of an earlier server found", "pid", p.PID, "instance", id)
+		if err := p.Signal(syscall.SIGKILL); err != nil {
+			d.log.Warn("process of an earlier server could not be killed", "pid", p.PID, "error", err)
+		}
+	}
 }
 
 // recover ends what is left of one recorded instance.
@@ -209,7 +236,7 @@ func (d *Driver) get(id appstream.InstanceID) *instance {
 
 // folder is where the instance lives. Short: a socket's path has at most 107 bytes.
 func (d *Driver) folder(id appstream.InstanceID) string {
-	return filepath.Join(d.opts.RuntimeDir, d.records.id[:8]+"-"+string(id))
+	return filepath.Join(d.opts.RuntimeDir, d.records.folderName(id))
 }
 
 // makeRuntimeDir makes the folder of all instances' folders and refuses one that others control.
@@ -333,13 +360,14 @@ func (d *Driver) stopRecorded(ctx context.Context, id appstream.InstanceID) erro
 	if !validID(id) {
 		return nil
 	}
-	recs, err := d.records.list()
-	for _, rec := range recs {
-		if rec.Instance == id {
-			return d.recover(ctx, rec)
-		}
+	rec, err := d.records.get(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return d.recover(ctx, rec)
 }
 
 // Dial opens a connection to the instance's agent.

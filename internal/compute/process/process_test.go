@@ -23,6 +23,9 @@ import (
 
 // binary builds the program once for all tests of this run.
 var binary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(binaryVariable); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "penstock-test-")
 	if err != nil {
 		return "", err
@@ -36,9 +39,19 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, os.Chmod(dir, 0o755)
 })
 
+// Variables by which a test starts this test binary in another role.
+const (
+	binaryVariable = "PENSTOCK_TEST_BINARY" // use this program
+	serverVariable = "PENSTOCK_TEST_SERVER" // be a server with this data directory
+)
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(serverVariable); dir != "" {
+		serve(dir)
+		return
+	}
 	code := m.Run()
-	if path, err := binary(); err == nil {
+	if path, err := binary(); err == nil && os.Getenv(binaryVariable) == "" {
 		_ = os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code) //nolint:forbidigo // how a TestMain ends
@@ -78,6 +91,20 @@ func (w *watched) Start(ctx context.Context, spec appstream.InstanceSpec) (appst
 	return info, err
 }
 
+// inUse reports whether an X server runs on the display.
+func inUse(n string) bool {
+	b, err := os.ReadFile("/tmp/.X" + n + "-lock")
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return false
+	}
+	p, err := procfs.Get(pid)
+	return err == nil && p.Alive()
+}
+
 // leftovers looks for everything that an instance may leave on the machine.
 func (w *watched) leftovers() (found []string) {
 	w.mu.Lock()
@@ -103,6 +130,9 @@ func (w *watched) leftovers() (found []string) {
 	}
 	for _, d := range w.displays {
 		n := strings.TrimPrefix(d, ":")
+		if inUse(n) {
+			continue // by somebody else by now: our processes are named above
+		}
 		for _, path := range []string{"/tmp/.X11-unix/X" + n, "/tmp/.X" + n + "-lock"} {
 			if st, err := os.Lstat(path); err == nil && (len(own) == 0 || own[int(st.Sys().(*syscall.Stat_t).Uid)]) {
 				say("%s", path)
@@ -148,12 +178,16 @@ func open(t *testing.T, dataDir string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openWith(t, process.Options{DataDir: dataDir, Executable: path})
+}
+
+func openWith(t *testing.T, o process.Options) *watched {
+	t.Helper()
 	// Users of its own for each driver: what is left of one is not taken for another's.
-	first := 62000 + 30*int(drivers.Add(1)-1)
-	d, err := process.New(process.Options{
-		DataDir: dataDir, Executable: path, MaxWidth: 1600, MaxHeight: 1200, UIDs: process.UIDs{First: first, Count: 30},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	o.UIDs = process.UIDs{First: 62000 + 30*int(drivers.Add(1)-1), Count: 30}
+	o.MaxWidth, o.MaxHeight = 1600, 1200
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	d, err := process.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +200,7 @@ func open(t *testing.T, dataDir string) *watched {
 			t.Error(err)
 		}
 	})
-	return &watched{Driver: d, dataDir: dataDir}
+	return &watched{Driver: d, dataDir: o.DataDir}
 }
 
 func TestCompute(t *testing.T) {

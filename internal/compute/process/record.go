@@ -38,6 +38,12 @@ func openRecords(dataDir string) (*records, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "instances"), 0o700); err != nil {
 		return nil, fmt.Errorf("open instance records: %w", err)
 	}
+	for _, pattern := range []string{"*.new", "instances/*.new"} { // never completed
+		files, _ := filepath.Glob(filepath.Join(dir, pattern))
+		for _, f := range files {
+			_ = os.Remove(f)
+		}
+	}
 	path := filepath.Join(dir, "id")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,6 +67,9 @@ func (r *records) marker(id appstream.InstanceID) string {
 	return guest.Marker + "=" + r.id + "/" + string(id)
 }
 
+// folderName is the name of the instance's folder.
+func (r *records) folderName(id appstream.InstanceID) string { return r.id[:8] + "-" + string(id) }
+
 func (r *records) path(id appstream.InstanceID) string {
 	return filepath.Join(r.dir, string(id)+".json")
 }
@@ -83,35 +92,50 @@ func (r *records) remove(id appstream.InstanceID) error {
 	return nil
 }
 
-// list reads all records; damaged ones come back as errors beside those that can be read.
-func (r *records) list() ([]record, error) {
+// get reads one record. One that is not there gives fs.ErrNotExist.
+func (r *records) get(id appstream.InstanceID) (record, error) {
+	var rec record
+	b, err := os.ReadFile(r.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return rec, fs.ErrNotExist
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &rec)
+	}
+	if err == nil && (rec.Instance != id || filepath.Base(rec.Folder) != r.folderName(rec.Instance)) {
+		err = errors.New("record is damaged")
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("read record of instance %s: %w", id, err)
+	}
+	return rec, nil
+}
+
+// list reads all records. damaged is told of those that cannot be used, which are removed: no crash leaves one, and what such an
+// instance ran is found by its marker.
+func (r *records) list(damaged func(id appstream.InstanceID, err error)) ([]record, error) {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list instance records: %w", err)
 	}
 	var all []record
-	var bad []error
 	for _, e := range entries {
-		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok {
-			_ = os.Remove(filepath.Join(r.dir, e.Name())) // a record that was never completed
-			continue
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		id := appstream.InstanceID(name)
+		if !ok || !validID(id) {
+			continue // one that is being written, or nothing of ours
 		}
-		var rec record
-		b, err := os.ReadFile(filepath.Join(r.dir, e.Name()))
-		if err == nil {
-			err = json.Unmarshal(b, &rec)
+		rec, err := r.get(id)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
+		case err != nil:
+			damaged(id, err)
+			_ = r.remove(id)
+		default:
+			all = append(all, rec)
 		}
-		if err == nil && (string(rec.Instance) != id || !validID(rec.Instance) || rec.Folder == "") {
-			err = errors.New("record is damaged")
-		}
-		if err != nil {
-			bad = append(bad, fmt.Errorf("read record %s: %w", e.Name(), err))
-			continue
-		}
-		all = append(all, rec)
 	}
-	return all, errors.Join(bad...)
+	return all, nil
 }
 
 // replaceFile writes a file whole or not at all.

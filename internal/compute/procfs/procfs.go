@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -109,17 +110,23 @@ func parseStat(stat []byte) (Process, error) {
 
 // HasEnv reports whether the process was started with this variable ("NAME=value"). False where we may not look.
 func HasEnv(pid int, assignment string) bool {
+	name, want, _ := strings.Cut(assignment, "=")
+	value, ok := Env(pid, name)
+	return ok && value == want
+}
+
+// Env returns a variable that the process was started with. False where it has none or we may not look.
+func Env(pid int, name string) (string, bool) {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
-		return false
+		return "", false
 	}
-	want := []byte(assignment)
 	for v := range bytes.SplitSeq(env, []byte{0}) {
-		if bytes.Equal(v, want) {
-			return true
+		if value, ok := bytes.CutPrefix(v, []byte(name+"=")); ok {
+			return string(value), true
 		}
 	}
-	return false
+	return "", false
 }
 
 // Descendants returns those of all that descend from root, root itself excluded.
