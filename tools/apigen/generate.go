@@ -45,12 +45,19 @@ func (s *service) generate() ([]file, error) {
 	return out, nil
 }
 
-// rename gives enumerations whose name is also a shape's, and lower-case names, a Go name of their own.
+// rename gives enumerations Go names. The model cuts long ones short and says so in their last value; such an
+// enumeration is open: its values become constants and are not checked.
 func (s *service) rename() {
 	upper := ordered[[]string]{values: map[string][]string{}}
+	s.open = map[string]bool{}
 	for _, n := range s.enums.names {
+		values := s.enums.values[n]
+		if last := len(values) - 1; last >= 0 && strings.HasPrefix(values[last], "... ") {
+			values = values[:last]
+			s.open[exported(n)] = true
+		}
 		upper.names = append(upper.names, exported(n))
-		upper.values[exported(n)] = s.enums.values[n]
+		upper.values[exported(n)] = values
 	}
 	slices.Sort(upper.names)
 	s.enums = upper
@@ -250,7 +257,9 @@ func (s *service) rules(t *trait) (string, error) {
 		if s.enums.values[exported(t.Enum)] == nil {
 			return "", fmt.Errorf("unknown enumeration %q", t.Enum)
 		}
-		r = append(r, "enum="+exported(t.Enum))
+		if !s.open[exported(t.Enum)] {
+			r = append(r, "enum="+exported(t.Enum))
+		}
 	}
 	if t.Pattern != "" {
 		p, not, err := translate(t.Pattern)
@@ -307,7 +316,7 @@ func (s *service) enumsFile() (string, error) {
 	b.WriteString("package " + s.pkg + "\n\n")
 	seen := map[string]string{}
 	for _, n := range s.enums.names {
-		fmt.Fprintf(&b, "// Values of %s.\nconst (\n", n)
+		fmt.Fprintf(&b, "// Values of %s%s.\nconst (\n", n, map[bool]string{true: ", which has more than these"}[s.open[n]])
 		values := map[string]bool{}
 		for _, v := range s.enums.values[n] {
 			name := n + words(v)
@@ -326,9 +335,12 @@ func (s *service) enumsFile() (string, error) {
 		}
 		b.WriteString(")\n\n")
 	}
-	b.WriteString("// EnumValues lists the values of the enumeration with that name, in the model's order; nil for an unknown name.\n")
+	b.WriteString("// EnumValues lists the values of the enumeration with that name, in the model's order; nil for an unknown\n// name and for an enumeration that has more values than the constants above.\n")
 	b.WriteString("func EnumValues(enum string) []string {\n\tswitch enum {\n")
 	for _, n := range s.enums.names {
+		if s.open[n] {
+			continue
+		}
 		fmt.Fprintf(&b, "\tcase %q:\n\t\treturn []string{", n)
 		for i, v := range s.enums.values[n] {
 			if i > 0 {

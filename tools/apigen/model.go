@@ -97,6 +97,7 @@ type service struct {
 	shapes     ordered[*members]
 	enums      ordered[[]string]
 	errors     ordered[apiError]
+	open       map[string]bool // enumerations that have more values than the model lists
 }
 
 type protocol int

@@ -156,14 +156,13 @@ const (
 	ProtocolUdp = "udp"
 )
 
-// Values of ResourceType.
+// Values of ResourceType, which has more than these.
 const (
 	ResourceTypeCapacityReservation = "capacity-reservation"
 	ResourceTypeClientVpnEndpoint   = "client-vpn-endpoint"
 	ResourceTypeCustomerGateway     = "customer-gateway"
 	ResourceTypeCarrierGateway      = "carrier-gateway"
 	ResourceTypeCoipPool            = "coip-pool"
-	ResourceType111ValuesInTheModel = "... 111 values in the model"
 )
 
 // Values of RouteOrigin.
@@ -326,7 +325,8 @@ const (
 	VpcStateAvailable = "available"
 )
 
-// EnumValues lists the values of the enumeration with that name, in the model's order; nil for an unknown name.
+// EnumValues lists the values of the enumeration with that name, in the model's order; nil for an unknown
+// name and for an enumeration that has more values than the constants above.
 func EnumValues(enum string) []string {
 	switch enum {
 	case "AccountAttributeName":
@@ -367,8 +367,6 @@ func EnumValues(enum string) []string {
 		return []string{"create-in-progress", "create-complete", "create-failed", "modify-in-progress", "modify-complete", "modify-failed", "restore-in-progress", "restore-complete", "restore-failed", "delete-in-progress", "delete-complete", "delete-failed"}
 	case "Protocol":
 		return []string{"tcp", "udp"}
-	case "ResourceType":
-		return []string{"capacity-reservation", "client-vpn-endpoint", "customer-gateway", "carrier-gateway", "coip-pool", "... 111 values in the model"}
 	case "RouteOrigin":
 		return []string{"CreateRouteTable", "CreateRoute", "EnableVgwRoutePropagation", "Advertisement"}
 	case "RouteState":

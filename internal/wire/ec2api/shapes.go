@@ -1930,13 +1930,13 @@ type Tag struct {
 type TagDescription struct {
 	Key          *string `in:"Key" out:"key"`
 	ResourceId   *string `in:"ResourceId" out:"resourceId"`
-	ResourceType *string `in:"ResourceType" out:"resourceType" check:"enum=ResourceType"`
+	ResourceType *string `in:"ResourceType" out:"resourceType"`
 	Value        *string `in:"Value" out:"value"`
 }
 
 // TagSpecification is a shape of the EC2 model.
 type TagSpecification struct {
-	ResourceType *string `in:"ResourceType" out:"resourceType" check:"enum=ResourceType"`
+	ResourceType *string `in:"ResourceType" out:"resourceType"`
 	Tags         []Tag   `in:"Tag" out:"Tag" item:"item"`
 }
 

@@ -60,7 +60,8 @@ func TestRefuses(t *testing.T) {
 		{"required", "ServiceName=x", "MissingParameter", "The request must contain the parameter VpcId"},
 		{"enumeration", "VpcId=v&VpcEndpointType=interface", "InvalidParameterValue", "Value (interface) for parameter VpcEndpointType is invalid. " +
 			"Member must satisfy enum value set: [Interface, Gateway, GatewayLoadBalancer, Resource, ServiceNetwork]."},
-		{"nested", "VpcId=v&TagSpecification.1.Tag.1.Key=k&TagSpecification.1.ResourceType=vpc_endpoint", "InvalidParameterValue", ""},
+		{"nested", "VpcId=v&DnsOptions.DnsRecordIpType=ipv5", "InvalidParameterValue", "Value (ipv5) for parameter DnsOptions.DnsRecordIpType is invalid. " +
+			"Member must satisfy enum value set: [ipv4, dualstack, ipv6, service-defined]."},
 		{"unknown", "VpcId=v&VpcID=w", "UnknownParameter", "The parameter VpcID is not recognized"},
 		{"flag", "VpcId=v&PrivateDnsEnabled=ja", "InvalidParameterValue", "Value (ja) for parameter PrivateDnsEnabled is invalid: want true or false."},
 		{"huge index", "VpcId=v&SubnetId.999999999=s", "MalformedQueryString", "The parameter SubnetId.999999999 cannot be read: a list index must be a number from 1 to 65535."},
@@ -80,6 +81,23 @@ func TestRefuses(t *testing.T) {
 				t.Errorf("got %s: %s\nwant %s: %s", e.Code, e.Message, tc.code, tc.message)
 			}
 		})
+	}
+}
+
+func TestRefuseNamesItemsOfLists(t *testing.T) {
+	t.Parallel()
+	form := formOf[ec2api.ModifySecurityGroupRulesInput](t)
+	var in ec2api.ModifySecurityGroupRulesInput
+	if err := ec2query.Decode(parse(t, "GroupId=g&SecurityGroupRule.7.SecurityGroupRuleId=r&SecurityGroupRule.9.SecurityGroupRule.IpProtocol=tcp"), form, &in); err != nil {
+		t.Fatal(err)
+	}
+	v := shape.Validate(form, &in)
+	if len(v) != 1 {
+		t.Fatalf("got %d violations, want 1", len(v))
+	}
+	const want = "MissingParameter: The request must contain the parameter SecurityGroupRule.2.SecurityGroupRuleId"
+	if got := ec2query.Refuse(v[0]).Error(); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -140,7 +140,8 @@ const (
 	SummaryKeyTypeRolesQuota                        = "RolesQuota"
 )
 
-// EnumValues lists the values of the enumeration with that name, in the model's order; nil for an unknown name.
+// EnumValues lists the values of the enumeration with that name, in the model's order; nil for an unknown
+// name and for an enumeration that has more values than the constants above.
 func EnumValues(enum string) []string {
 	switch enum {
 	case "AssignmentStatusType":

@@ -26,8 +26,12 @@ const (
 	terminator      = "aws4_request"
 )
 
-// MaxExpires is the longest validity of a presigned request: seven days.
-const MaxExpires = 604_800 * time.Second
+// MaxExpires is the longest validity of a presigned request: seven days. DefaultExpires is that of one which states
+// none, as those that the SDKs make for STS.
+const (
+	MaxExpires     = 604_800 * time.Second
+	DefaultExpires = 15 * time.Minute
+)
 
 // Problem is why a request is not authentic.
 type Problem int
@@ -136,7 +140,7 @@ func parseQuery(r *http.Request) (*Signature, error) {
 	if q.Get("X-Amz-Algorithm") != Algorithm {
 		return nil, fail(Incomplete, "Unsupported AWS 'algorithm': X-Amz-Algorithm must be '%s'", Algorithm)
 	}
-	for _, name := range []string{"X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date", "X-Amz-Expires"} {
+	for _, name := range []string{"X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date"} {
 		if len(q[name]) != 1 || q[name][0] == "" {
 			return nil, fail(Incomplete, "AWS query-string parameters must include '%s' once.", name)
 		}
@@ -151,7 +155,10 @@ func parseQuery(r *http.Request) (*Signature, error) {
 	if s.Time, err = time.Parse(TimeFormat, q.Get("X-Amz-Date")); err != nil {
 		return nil, fail(Incomplete, "X-Amz-Date must be in ISO-8601 'basic format': YYYYMMDD'T'HHMMSS'Z'.")
 	}
-	seconds, err := strconv.Atoi(q.Get("X-Amz-Expires"))
+	seconds := int(DefaultExpires / time.Second)
+	if q.Has("X-Amz-Expires") {
+		seconds, err = strconv.Atoi(q.Get("X-Amz-Expires"))
+	}
 	if err != nil || seconds < 1 || seconds > int(MaxExpires/time.Second) {
 		return nil, fail(Incomplete, "X-Amz-Expires must be a number of seconds from 1 to %d.", int(MaxExpires/time.Second))
 	}

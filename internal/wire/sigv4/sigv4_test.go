@@ -271,6 +271,8 @@ func TestParseRefuses(t *testing.T) {
 		{"presigned, bad query", "X-Amz-Algorithm=%zz", nil, sigv4.Incomplete, "URL-encoded"},
 		{"presigned, valid for too long", presigned("604801", date), nil, sigv4.Incomplete, "604800"},
 		{"presigned, valid for nothing", presigned("0", date), nil, sigv4.Incomplete, "604800"},
+		{"presigned, no validity", strings.Replace(presigned("60", date), "X-Amz-Expires=60&", "", 1), nil, 0, ""},
+		{"presigned, bad validity", presigned("x", date), nil, sigv4.Incomplete, "604800"},
 		{"presigned, bad date", presigned("60", "x"), nil, sigv4.Incomplete, "ISO-8601"},
 		{"presigned, date twice", presigned("60", date) + "&X-Amz-Date=" + date, nil, sigv4.Incomplete, "X-Amz-Date"},
 		{"presigned, good", presigned("60", date), nil, 0, ""},
