@@ -221,6 +221,15 @@ func TestExplain(t *testing.T) {
 			path:   "->device-route subnet-b local; ->network-acl-outbound acl-1 100; ->network-acl-inbound acl-1 100; !->security-group sg-1 ",
 		},
 		{
+			name: "a group as peer is no address outside", flow: Flow{VPC: "vpc-1", Src: netip.MustParseAddrPort("10.77.2.4:40000"), Dst: netip.MustParseAddrPort("10.77.1.4:443"), Protocol: TCP},
+			symptom: Timeout,
+			change: func(w *world) {
+				w.UserNetworks = append(w.UserNetworks, pfx("10.77.2.0/24"))
+				w.group.Rules[0].Peer = Peer{Group: "sg-1"}
+			},
+			path: "->device-route vgw-1 10.77.2.0/24; ->network-acl-inbound acl-1 100; !->security-group sg-1 ",
+		},
+		{
 			name: "an interface's group judges what leaves it", flow: flow("10.77.2.4:40000", "10.77.1.4:443"), symptom: Timeout,
 			change: func(w *world) {
 				w.group.Rules = w.group.Rules[:2]

@@ -35,12 +35,13 @@ type retryAt struct {
 // ended are pending until their interfaces answer again.
 func (s *Service) Run(ctx context.Context) error {
 	r := &reconciler{Service: s, retry: map[vpc.EndpointID]retryAt{}}
-	if err := s.begin(ctx); err != nil {
+	if err := s.Recover(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return fmt.Errorf("start network reconciler: %w", err)
 	}
+	defer s.progress.set(false, 0)
 	pause := retryFirst
 	for {
 		wake, err := r.pass(ctx)
@@ -64,9 +65,10 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// begin writes that nothing is realised yet: a process that just started serves no interface.
-func (s *Service) begin(ctx context.Context) error {
-	_, err := s.store.Update(ctx, func(tx state.Tx) error {
+// Recover writes that nothing is realised yet: a process that just started serves no interface. Run does it first; call
+// it earlier when others read endpoints before Run begins.
+func (s *Service) Recover(ctx context.Context) error {
+	_, err := s.raw.Update(ctx, func(tx state.Tx) error {
 		all, err := vpc.Endpoints().List(tx, state.Query{})
 		if err != nil {
 			return err
@@ -136,7 +138,7 @@ func (s *Service) plan(res vpc.Resources) vpc.Plan {
 // pass reads the whole state, puts it in force, and writes what became of the endpoints.
 // It returns when it wants to run again even if nothing changes; zero: never.
 func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
-	res, err := view(ctx, r.store, func(rd state.Reader) (res vpc.Resources, err error) {
+	res, err := view(ctx, r.raw, func(rd state.Reader) (res vpc.Resources, err error) {
 		if r.seen, err = rd.Revision(); err != nil {
 			return res, err
 		}
@@ -153,6 +155,7 @@ func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
 	if applied == nil {
 		r.snapshot.Store(plan.Snapshot)
 	}
+	r.progress.set(true, r.seen) // also after a failure: who waits learns nothing more by waiting
 
 	now := r.now()
 	var pending, deleting []*vpc.Endpoint
@@ -248,7 +251,7 @@ func (r *reconciler) settle(ctx context.Context, checked []*vpc.Endpoint, result
 		err error
 	}
 	var outcomes []outcome
-	_, err := r.store.Update(ctx, func(tx state.Tx) error {
+	_, err := r.raw.Update(ctx, func(tx state.Tx) error {
 		outcomes = nil
 		for n, was := range checked {
 			e, ok, err := vpc.Endpoints().Get(tx, string(was.ID))
@@ -308,7 +311,7 @@ func (r *reconciler) remove(ctx context.Context, deleting []*vpc.Endpoint, expir
 	if len(deleting)+len(expired) == 0 {
 		return nil
 	}
-	_, err := r.store.Update(ctx, func(tx state.Tx) error {
+	_, err := r.raw.Update(ctx, func(tx state.Tx) error {
 		for _, was := range deleting {
 			e, ok, err := vpc.Endpoints().Get(tx, string(was.ID))
 			if err != nil {
@@ -352,7 +355,7 @@ func (r *reconciler) wait(ctx context.Context, wake time.Time) error {
 		defer cancel()
 	}
 	for {
-		changes, err := r.store.Changes(waitCtx, r.seen)
+		changes, err := r.raw.Changes(waitCtx, r.seen)
 		switch {
 		case errors.Is(err, state.ErrCompacted):
 			return nil // a pass reads everything
@@ -367,6 +370,7 @@ func (r *reconciler) wait(ctx context.Context, wake time.Time) error {
 				return nil
 			}
 		}
+		r.progress.set(true, r.seen) // nothing in there concerns the rules
 	}
 }
 

@@ -66,7 +66,9 @@ func (l Limits) withDefaults() Limits {
 
 // Service answers operations and reconciles endpoints. All methods may be called concurrently.
 type Service struct {
-	store    state.Store
+	store    state.Store // of operations: its updates wait until they are in force
+	raw      state.Store // of the reconciler
+	progress *progress
 	driver   vpc.Driver
 	region   string
 	account  string
@@ -79,8 +81,9 @@ type Service struct {
 
 // New builds the service; Run starts its work.
 func New(cfg Config) *Service {
+	inForce := &progress{}
 	s := &Service{
-		store: cfg.Store, driver: cfg.Driver, region: cfg.Region, account: cfg.AccountID,
+		store: prompt{Store: cfg.Store, progress: inForce}, raw: cfg.Store, progress: inForce, driver: cfg.Driver, region: cfg.Region, account: cfg.AccountID,
 		limits: cfg.Limits.withDefaults(), linger: cfg.DeletedLinger, log: cfg.Log, now: cfg.Now,
 	}
 	if s.linger == 0 {
