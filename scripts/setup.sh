@@ -22,6 +22,7 @@ test_packages="
 	awscli:/usr/bin/aws
 	python3-boto3:/usr/lib/python3/dist-packages/boto3/__init__.py
 	xdotool:/usr/bin/xdotool
+	xclip:/usr/bin/xclip
 	x11-utils:/usr/bin/xdpyinfo
 	x11-apps:/usr/bin/xwd
 	xauth:/usr/bin/xauth

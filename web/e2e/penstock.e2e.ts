@@ -1,0 +1,221 @@
+// The whole path: the built binary, a real application on a real X server, Chromium.
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
+import { launchBrowser } from "./browser.ts";
+import { Region } from "./region.ts";
+
+let browser: Browser;
+let region: Region;
+let context: BrowserContext;
+let page: Page;
+const problems: string[] = [];
+
+beforeAll(async () => {
+  browser = await launchBrowser();
+  region = new Region();
+  await region.start();
+}, 90_000);
+afterAll(async () => {
+  await browser?.close();
+  await region?.stop();
+}, 30_000);
+
+beforeEach(async () => {
+  context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
+  page = await context.newPage();
+  problems.length = 0;
+  page.on("pageerror", (error) => problems.push(error.message));
+  page.on("console", (message) => {
+    if (/Content Security Policy|TypeError|ReferenceError/.test(message.text())) {
+      problems.push(message.text());
+    }
+  });
+});
+afterEach(async () => {
+  await context.close();
+  for (const s of await region.sessions()) {
+    if (s.state === "ACTIVE") {
+      await region.aws("appstream", "expire-session", "--session-id", s.id);
+    }
+  }
+  expect(problems).toEqual([]);
+}, 60_000);
+
+const streaming = () =>
+  page.waitForFunction(() => window.penstock?.state === "streaming", undefined, {
+    timeout: 40_000,
+  });
+
+/** The canvas as rows of R, G, B bytes. */
+async function canvas(): Promise<{ width: number; height: number; rgb: Buffer }> {
+  const shot = await page.evaluate(() => {
+    const screen = document.querySelector<HTMLCanvasElement>("canvas#screen") as HTMLCanvasElement;
+    const copy = document.createElement("canvas");
+    copy.width = screen.width;
+    copy.height = screen.height;
+    const draw = copy.getContext("2d") as CanvasRenderingContext2D;
+    draw.drawImage(screen, 0, 0);
+    const { data } = draw.getImageData(0, 0, copy.width, copy.height);
+    let text = "";
+    for (let i = 0; i < data.length; i += 4) {
+      text += String.fromCharCode(data[i] ?? 0, data[i + 1] ?? 0, data[i + 2] ?? 0);
+    }
+    return { width: copy.width, height: copy.height, base64: btoa(text) };
+  });
+  return { width: shot.width, height: shot.height, rgb: Buffer.from(shot.base64, "base64") };
+}
+
+/** Waits until canvas and X server show the same picture, every pixel, and returns it. */
+async function exact(user: string): Promise<Buffer> {
+  const session = await region.sessionOf(user);
+  let last: Buffer = Buffer.alloc(0);
+  await expect
+    .poll(
+      async () => {
+        const server = await region.screen(session);
+        const { rgb } = await canvas();
+        last = rgb;
+        return difference(server, rgb);
+      },
+      { timeout: 30_000 },
+    )
+    .toBe(0);
+  return last;
+}
+
+/** How many pixels differ; all of them when the sizes do. */
+function difference(a: Buffer, b: Buffer): number {
+  if (a.length !== b.length) {
+    return Math.max(a.length, b.length) / 3;
+  }
+  let n = 0;
+  for (let i = 0; i < a.length; i += 3) {
+    if (a[i] !== b[i] || a[i + 1] !== b[i + 1] || a[i + 2] !== b[i + 2]) {
+      n++;
+    }
+  }
+  return n;
+}
+
+it("opens a streaming URL, chooses the editor and types into it", async () => {
+  await page.goto(await region.streamingUrl("ann"));
+  await page.getByRole("button", { name: /mousepad/i }).click();
+  await streaming();
+  const url = new URL(page.url());
+  expect(region.dev.endpointAddresses.map((a) => a.dial)).toContain(url.hostname);
+  expect(url.port === "" || url.port === "443").toBe(true);
+  expect(url.search + url.hash).toBe("");
+  const session = await region.sessionOf("ann");
+  expect(session.endpointId).toBe(region.dev.vpcEndpointId);
+  const windows = () => region.x(session, "xwininfo", "-root", "-tree");
+  await expect.poll(windows, { timeout: 20_000 }).toContain("Untitled 1 - Mousepad");
+  const before = await exact("ann");
+  await page.keyboard.type("Penstock: (two) lines\n");
+  await page.keyboard.type("äöü é ß € Ω");
+  await expect.poll(windows, { timeout: 20_000 }).toContain("*Untitled 1 - Mousepad");
+  await expect.poll(async () => difference(await exact("ann"), before)).toBeGreaterThan(100);
+  // What was typed, as the application has it: select all, copy, read the selection.
+  await page.keyboard.press("Control+a");
+  const text = () =>
+    region.x(session, "sh", "-c", "timeout 5 xclip -o -selection primary 2>/dev/null || true");
+  await expect.poll(text, { timeout: 20_000 }).toBe("Penstock: (two) lines\näöü é ß € Ω");
+});
+
+it("moves the mouse, clicks and scrolls where the user does", async () => {
+  await page.goto(await region.streamingUrl("bob", "xterm"));
+  await streaming();
+  const session = await region.sessionOf("bob");
+  await exact("bob");
+  const position = () => region.x(session, "xdotool", "getmouselocation", "--shell");
+  await page.mouse.move(321, 234);
+  await expect.poll(position, { timeout: 10_000 }).toMatch(/X=321\nY=234/);
+  await page.keyboard.type("seq 1 500\n");
+  const bottom = await exact("bob");
+  await page.mouse.wheel(0, -1200);
+  await expect.poll(async () => difference(await exact("bob"), bottom)).toBeGreaterThan(100);
+});
+
+it("launches the application that the URL names on a fixed screen", async () => {
+  await page.goto(`${await region.streamingUrl("cid", "xterm")}&resolution=800x600`);
+  await streaming();
+  const shot = await canvas();
+  expect([shot.width, shot.height]).toEqual([800, 600]);
+  await exact("cid");
+  await page.setViewportSize({ width: 640, height: 480 });
+  await page.keyboard.type("echo still the same size\n");
+  await exact("cid");
+  expect((await canvas()).width).toBe(800);
+});
+
+it("follows the window, survives a reload and comes back after the network was lost", async () => {
+  await page.goto(await region.streamingUrl("dan", "xterm"));
+  await streaming();
+  await page.setViewportSize({ width: 820, height: 620 });
+  await expect.poll(async () => (await canvas()).width, { timeout: 20_000 }).toBe(820);
+  await page.keyboard.type("echo before the reload\n");
+  await exact("dan");
+  await page.reload();
+  await streaming();
+  await exact("dan");
+  const before = await region.sessionOf("dan");
+  await page.keyboard.type("echo after the reload\n");
+  await exact("dan");
+  expect((await region.sessionOf("dan")).id).toBe(before.id);
+});
+
+it("shows why a session ended and leads back to the portal", async () => {
+  await page.goto(await region.streamingUrl("eve", "xterm"));
+  await streaming();
+  const { id } = await region.sessionOf("eve");
+  await region.aws("appstream", "expire-session", "--session-id", id);
+  await page.waitForFunction(() => window.penstock?.state === "ended", undefined, {
+    timeout: 20_000,
+  });
+  await expect(
+    page.getByText("An administrator ended the session").first().isVisible(),
+  ).resolves.toBe(true);
+  await page.getByRole("link", { name: "Back to the applications" }).click();
+  await page.waitForURL(`${region.dev.publicUrl}/**`);
+});
+
+it("ends when the application is closed", async () => {
+  await page.goto(await region.streamingUrl("fay", "xterm"));
+  await streaming();
+  await page.keyboard.type("exit\n");
+  await page.waitForFunction(() => window.penstock?.state === "ended", undefined, {
+    timeout: 20_000,
+  });
+});
+
+it("names the rule when the display ports are closed", async () => {
+  const groups = (await region.aws(
+    "ec2",
+    "describe-security-groups",
+    "--filters",
+    "Name=group-name,Values=demo-streaming",
+  )) as { SecurityGroups: { GroupId: string }[] };
+  const rule = [
+    "--group-id",
+    groups.SecurityGroups[0]?.GroupId ?? "",
+    "--protocol",
+    "tcp",
+    "--port",
+    "1400-1499",
+    "--cidr",
+    "192.168.0.0/16",
+  ];
+  await region.aws("ec2", "revoke-security-group-ingress", ...rule);
+  try {
+    await page.goto(await region.streamingUrl("gus", "xterm"));
+    await page
+      .getByText(/Port 14\d\d of the endpoint cannot be reached from here/)
+      .first()
+      .waitFor({ timeout: 40_000 });
+    await page
+      .getByText(/sg-[0-9a-f]{17}/)
+      .first()
+      .waitFor({ timeout: 20_000 });
+  } finally {
+    await region.aws("ec2", "authorize-security-group-ingress", ...rule);
+  }
+});
