@@ -81,7 +81,7 @@ func (d *Decoder) Apply(message []byte) (*channel.Update, error) {
 func (d *Decoder) begin(u *channel.Update) error {
 	width, height := int(u.Width), int(u.Height)
 	if u.Flags&channel.UpdateNewEpoch == 0 {
-		if u.Epoch != d.epoch || width != d.Width || height != d.Height || d.zstd == nil {
+		if u.Epoch != d.epoch || width != d.Width || height != d.Height || d.Picture == nil {
 			return fmt.Errorf("update %d: epoch %d of %d×%d did not begin", u.Seq, u.Epoch, width, height)
 		}
 		return nil

@@ -363,6 +363,8 @@ func makeVectors(t *testing.T) []vector {
 	clear(s.pix)
 	enc.Begin(size)
 	add("black screen", s.view(size.Bounds()))
+	s.paint(image.Rect(10, 10, 20, 20), 2)
+	add("first tiles of an epoch that began black", s.view(image.Rect(10, 10, 20, 20)))
 	return list
 }
 

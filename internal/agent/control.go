@@ -1,0 +1,402 @@
+package agent
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/media"
+)
+
+// ProtocolVersion is the greatest version of the channel protocol that the agent speaks.
+const ProtocolVersion = 1
+
+const (
+	firstMessageTime = 10 * time.Second
+	quietTime        = 15 * time.Second // hearing nothing for so long asks for a pong
+	lostTime         = 30 * time.Second // and for so long ends the connection
+	endedTime        = 3 * time.Second  // for the last message of all
+	resizeSpacing    = 100 * time.Millisecond
+	maxOut           = 32
+)
+
+// ControlConn is a viewer's control connection. Receive and Send are each called by one goroutine at a
+// time. A message that breaks the protocol is an error that is a *media.Close; every other error means that
+// the viewer is gone. Cancelling ctx does not break the connection.
+type ControlConn interface {
+	Receive(ctx context.Context) (media.FromViewer, error)
+	Send(ctx context.Context, m media.ToViewer) error
+}
+
+// viewer is the control connection that the session has now.
+type viewer struct {
+	cancel  context.CancelCauseFunc
+	out     chan media.ToViewer // when it is full, the viewer is too slow
+	cursor  chan struct{}       // holds a token when the cursor is to be sent
+	heard   atomic.Int64        // µs of the agent's clock
+	size    chan media.Size     // holds the size that is wished last
+	fixed   bool                // sizes of the window do not count
+	display *display            // guarded by the agent's mutex
+	hidden  bool                // guarded by the agent's mutex
+}
+
+// close ends the viewer's connections for a reason; the first reason counts.
+func (v *viewer) close(why *media.Close) { v.cancel(why) }
+
+// send queues a message.
+func (v *viewer) send(m media.ToViewer) {
+	select {
+	case v.out <- m:
+	default:
+		v.close(&media.Close{Code: media.CloseTooSlow, Reason: "the viewer does not read"})
+	}
+}
+
+// ServeControl serves a control connection until it ends, and returns why it is to be closed; nil when the
+// viewer is gone already.
+func (a *Agent) ServeControl(ctx context.Context, ticket string, conn ControlConn) *media.Close {
+	if c := a.admit(ticket, appstream.ChannelControl); c != nil {
+		return c
+	}
+	defer a.served.Done()
+	m, err := receiveFirst(ctx, conn.Receive)
+	if err != nil {
+		return reasonOf(ctx, err)
+	}
+	hello, ok := m.(*media.Hello)
+	switch {
+	case !ok:
+		return &media.Close{Code: media.CloseBadMessage, Reason: "the first message is not hello"}
+	case hello.Version < 1:
+		return &media.Close{Code: media.CloseVersion, Reason: "no common protocol version"}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	v := &viewer{
+		cancel: cancel, out: make(chan media.ToViewer, maxOut), cursor: make(chan struct{}, 1),
+		size: make(chan media.Size, 1), fixed: hello.FixedSize,
+	}
+	v.heard.Store(int64(a.micros()))
+	if c := a.join(v, hello); c != nil {
+		return c
+	}
+	writer := make(chan struct{})
+	go func() {
+		defer close(writer)
+		if err := a.write(ctx, v, conn); err != nil {
+			cancel(err)
+		}
+	}()
+	sizer := make(chan struct{})
+	go func() {
+		defer close(sizer)
+		a.follow(ctx, v)
+	}()
+	err = a.read(ctx, v, conn)
+	cancel(err)
+	a.leave(v, reasonOf(ctx, err))
+	<-sizer
+	<-writer
+	return reasonOf(ctx, err)
+}
+
+// receiveFirst bounds the wait for a connection's first message.
+func receiveFirst(ctx context.Context, receive func(context.Context) (media.FromViewer, error)) (media.FromViewer, error) {
+	bounded, cancel := context.WithTimeoutCause(ctx, firstMessageTime,
+		&media.Close{Code: media.CloseTooSlow, Reason: "no message came"})
+	defer cancel()
+	m, err := receive(bounded)
+	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		return nil, context.Cause(bounded)
+	}
+	return m, err
+}
+
+// join makes v the session's viewer in place of the one before it.
+func (a *Agent) join(v *viewer, hello *media.Hello) *media.Close {
+	a.mu.Lock()
+	if a.over != nil {
+		defer a.mu.Unlock()
+		return &media.Close{Code: media.CloseEnded, Reason: a.over.Reason}
+	}
+	size := hello.Size
+	if a.spec.Width != 0 && a.spec.Height != 0 {
+		size, v.fixed = media.Size{Width: int(a.spec.Width), Height: int(a.spec.Height)}, true
+	}
+	a.mu.Unlock()
+	if size != (media.Size{}) {
+		a.resize(size) // before welcome, so that the first picture has it
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over != nil {
+		return &media.Close{Code: media.CloseEnded, Reason: a.over.Reason}
+	}
+	t, err := a.newTicketsLocked()
+	if err != nil {
+		a.log.Error("tickets were not signed", "error", err)
+		return &media.Close{Code: media.CloseInternal, Reason: "the agent could not sign tickets"}
+	}
+	if old := a.viewer; old != nil {
+		old.close(&media.Close{Code: media.CloseReplaced, Reason: "the session was resumed elsewhere"})
+	}
+	a.viewer = v
+	a.leftAt = time.Time{}
+	a.lastUsed = a.now()
+	a.order.Connected()
+	limit := a.screen.MaxSize()
+	name := a.spec.Application.DisplayName
+	if name == "" {
+		name = a.spec.Application.Name
+	}
+	v.out <- &media.Welcome{ // the queue is empty
+		Version: min(hello.Version, ProtocolVersion), DisplayPort: a.spec.DisplayPort, MaxSize: limit,
+		Session: string(a.spec.ID), Application: name, DisplayTicket: t.Display, ResumeTicket: t.Resume,
+	}
+	if a.cursor != nil {
+		signal(v.cursor)
+	}
+	a.emitLocked(Event{Kind: Connected, Session: a.spec.ID})
+	return nil
+}
+
+// leave takes v from the session unless another has replaced it, and lets its keys go. Its display ends for
+// the same reason.
+func (a *Agent) leave(v *viewer, why *media.Close) {
+	if why == nil {
+		why = &media.Close{Code: media.CloseInternal, Reason: "the control connection is gone"}
+	}
+	a.mu.Lock()
+	if d := v.display; d != nil {
+		d.close(why)
+	}
+	current := a.viewer == v
+	if current {
+		a.viewer = nil
+		if a.over == nil {
+			a.leftAt = a.now()
+		}
+		a.emitLocked(Event{Kind: Disconnected, Session: a.spec.ID})
+	}
+	a.mu.Unlock()
+	if current {
+		a.inject(media.ReleaseAll{})
+	}
+}
+
+// write sends what is queued, and pings when the viewer is quiet.
+func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn) error {
+	timer := time.NewTimer(quietTime)
+	defer timer.Stop()
+	for {
+		var m media.ToViewer
+		select {
+		case <-ctx.Done():
+			return a.sayEnded(conn)
+		case m = <-v.out:
+		case <-v.cursor:
+			a.mu.Lock()
+			m = a.cursor
+			a.mu.Unlock()
+		case <-timer.C:
+			quiet := time.Duration(int64(a.micros())-v.heard.Load()) * time.Microsecond
+			idle := a.idle()
+			switch {
+			case quiet >= lostTime:
+				return &media.Close{Code: media.CloseTooSlow, Reason: "nothing was heard for 30 seconds"}
+			case idle:
+				v.send(&media.Ended{Code: uint16(appstream.EndIdle), Reason: "you were inactive for too long"})
+			case quiet >= quietTime:
+				m = &media.Ping{Time: a.micros()}
+			}
+			timer.Reset(max(quietTime-quiet, quietTime/3))
+			if m == nil {
+				continue
+			}
+		}
+		if err := send(ctx, conn, m); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return a.sayEnded(conn)
+		}
+		if _, last := m.(*media.Ended); last {
+			return &media.Close{Code: media.CloseEnded, Reason: "you were inactive for too long"}
+		}
+	}
+}
+
+// idle reports whether the user has done nothing for longer than the fleet allows.
+func (a *Agent) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.spec.IdleTimeout > 0 && a.now().Sub(a.lastUsed) >= a.spec.IdleTimeout
+}
+
+// send bounds the time of one message. The end of ctx leaves it a little time, because a message that is cut
+// short breaks the connection and with it the word of why it ends.
+func send(ctx context.Context, conn ControlConn, m media.ToViewer) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), lostTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-bounded.Done():
+		case <-time.After(endedTime):
+			cancel()
+		}
+	})
+	defer stop()
+	err := conn.Send(bounded, m)
+	if err != nil && bounded.Err() != nil {
+		return &media.Close{Code: media.CloseTooSlow, Reason: "the viewer does not read"}
+	}
+	return err
+}
+
+// sayEnded sends the last message when the session is over.
+func (a *Agent) sayEnded(conn ControlConn) error {
+	a.mu.Lock()
+	over := a.over
+	a.mu.Unlock()
+	if over == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endedTime)
+	defer cancel()
+	return conn.Send(ctx, over)
+}
+
+// read takes the viewer's messages until the connection ends.
+func (a *Agent) read(ctx context.Context, v *viewer, conn ControlConn) error {
+	for {
+		m, err := conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		v.heard.Store(int64(a.micros()))
+		switch m := m.(type) {
+		case *media.Input:
+			a.take(v, m)
+		case *media.Ping:
+			v.send(&media.Pong{Time: m.Time})
+		case *media.Pong:
+		case *media.Resize:
+			if !v.fixed {
+				wish(v.size, m.Size)
+			}
+		case *media.Visibility:
+			a.setHidden(v, m.Hidden)
+		case *media.End:
+			a.decideOver(appstream.EndByUser, "you ended the session")
+		case *media.NeedDisplayTicket:
+			if c := a.reissue(v); c != nil {
+				return c
+			}
+		default:
+			return &media.Close{Code: media.CloseBadMessage, Reason: "a second first message"}
+		}
+	}
+}
+
+// reissue answers NeedDisplayTicket.
+func (a *Agent) reissue(v *viewer) *media.Close {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.viewer != v {
+		return nil
+	}
+	t, err := a.newTicketsLocked()
+	if err != nil {
+		a.log.Error("tickets were not signed", "error", err)
+		return &media.Close{Code: media.CloseInternal, Reason: "the agent could not sign tickets"}
+	}
+	v.send(t)
+	return nil
+}
+
+// take injects one input of the viewer.
+func (a *Agent) take(v *viewer, in *media.Input) {
+	now := a.now()
+	a.mu.Lock()
+	if a.viewer != v || !a.order.Accept(in.Seq) {
+		a.mu.Unlock()
+		return
+	}
+	a.lastUsed = now
+	prompt := true
+	if p, ok := in.Event.(media.Pointer); ok {
+		prompt = p.Buttons != a.buttons
+		a.buttons = p.Buttons
+	}
+	d := v.display
+	a.mu.Unlock()
+	if prompt && d != nil {
+		d.inputSeen(now)
+	}
+	a.inject(in.Event)
+}
+
+func (a *Agent) inject(e media.Event) {
+	a.inputMu.Lock()
+	defer a.inputMu.Unlock()
+	if err := a.input.Inject(e); err != nil {
+		a.log.Warn("input was not injected", "error", err)
+	}
+}
+
+// setHidden stops the display while nobody can see it.
+func (a *Agent) setHidden(v *viewer, hidden bool) {
+	a.mu.Lock()
+	v.hidden = hidden
+	d := v.display
+	a.mu.Unlock()
+	if d != nil {
+		d.setHidden(hidden)
+	}
+}
+
+// wish replaces the size that waits in ch.
+func wish(ch chan media.Size, size media.Size) {
+	for {
+		select {
+		case ch <- size:
+			return
+		default:
+		}
+		select {
+		case <-ch:
+		default:
+		}
+	}
+}
+
+// follow gives the screen the sizes that the viewer wishes, not more than ten a second; the last one counts.
+func (a *Agent) follow(ctx context.Context, v *viewer) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case size := <-v.size:
+			a.resize(size)
+		}
+		timer.Reset(resizeSpacing)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// resize gives the screen the size, or the nearest that it can have.
+func (a *Agent) resize(size media.Size) {
+	a.screenMu.Lock()
+	defer a.screenMu.Unlock()
+	size = size.Fit(a.screen.MaxSize())
+	if err := a.screen.Resize(size); err != nil {
+		a.log.Warn("screen was not resized", "size", size, "error", err)
+	}
+}

@@ -1,0 +1,340 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/media"
+)
+
+const (
+	ackTime = 30 * time.Second // an acknowledgement that is due for so long ends the connection
+	// A change of more than a quarter of the screen that is still being drawn is given burstTime to end;
+	// it has ended when nothing came for burstGap.
+	burstShare = 4
+	burstGap   = time.Millisecond
+	burstTime  = 3 * time.Millisecond
+	never      = 24 * time.Hour
+	// updateOverhead is what an update has beside its sections' bodies.
+	updateOverhead = 64
+	maxFailures    = 10
+)
+
+// DisplayConn is a viewer's display connection. Receive and SendUpdate are each called by one goroutine at a
+// time, errors are as with ControlConn. The packet is not used after SendUpdate has returned.
+type DisplayConn interface {
+	Receive(ctx context.Context) (media.FromViewer, error)
+	SendUpdate(ctx context.Context, seq uint32, p *media.Packet) error
+}
+
+// display is one display connection. Its pump captures, encodes and sends; nothing else does.
+type display struct {
+	a       *Agent
+	conn    DisplayConn
+	encoder media.Encoder
+	cancel  context.CancelCauseFunc
+	done    chan struct{} // closed when the pump has ended
+	wake    chan struct{} // holds a token when something below changed
+
+	mu      sync.Mutex // guards what follows
+	flow    media.Flow
+	pacer   media.Pacer
+	hidden  bool
+	refresh bool // the viewer wants a new epoch
+
+	// Only the pump uses these.
+	size   media.Size
+	region media.Region // damage that was not sent yet
+	seq    uint32
+	timer  *time.Timer
+	// failures counts captures that failed one after the other, as one does when the size has just changed.
+	failures int
+}
+
+// close ends the connection for a reason; the first reason counts.
+func (d *display) close(why *media.Close) { d.cancel(why) }
+
+// ServeDisplay serves a display connection until it ends, and returns why it is to be closed; nil when the
+// viewer is gone already.
+func (a *Agent) ServeDisplay(ctx context.Context, ticket string, conn DisplayConn) *media.Close {
+	if c := a.admit(ticket, appstream.ChannelDisplay); c != nil {
+		return c
+	}
+	defer a.served.Done()
+	m, err := receiveFirst(ctx, conn.Receive)
+	if err != nil {
+		return reasonOf(ctx, err)
+	}
+	start, ok := m.(*media.Start)
+	switch {
+	case !ok:
+		return &media.Close{Code: media.CloseBadMessage, Reason: "the first message is not start"}
+	case start.Version < 1:
+		return &media.Close{Code: media.CloseVersion, Reason: "no common protocol version"}
+	case start.Codecs&media.CodecTiles == 0:
+		return &media.Close{Code: media.CloseVersion, Reason: "the viewer offers no codec that the agent has"}
+	}
+	encoder, err := a.newEncoder(start.Codecs)
+	if err != nil {
+		a.log.Error("encoder was not made", "error", err)
+		return &media.Close{Code: media.CloseInternal, Reason: "the agent has no encoder"}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d := &display{
+		a: a, conn: conn, encoder: encoder, cancel: cancel,
+		done: make(chan struct{}), wake: make(chan struct{}, 1), flow: media.NewFlow(start.Window),
+	}
+	defer close(d.done)
+	v, c := a.attach(d)
+	if c != nil {
+		return c
+	}
+	receiver := make(chan struct{})
+	go func() {
+		defer close(receiver)
+		cancel(d.receive(ctx))
+	}()
+	err = d.pump(ctx)
+	cancel(err)
+	<-receiver
+	a.mu.Lock()
+	if v.display == d {
+		v.display = nil
+	}
+	a.mu.Unlock()
+	return reasonOf(ctx, err)
+}
+
+// attach makes d the viewer's display and waits until the one before it has stopped using the screen.
+func (a *Agent) attach(d *display) (*viewer, *media.Close) {
+	for {
+		a.mu.Lock()
+		v := a.viewer
+		if v == nil {
+			a.mu.Unlock()
+			return nil, &media.Close{Code: media.CloseReplaced, Reason: "there is no control connection"}
+		}
+		old := a.drawing
+		if old == nil || closed(old.done) {
+			v.display, a.drawing = d, d
+			d.hidden = v.hidden
+			a.mu.Unlock()
+			return v, nil
+		}
+		a.mu.Unlock()
+		old.close(&media.Close{Code: media.CloseReplaced, Reason: "another display connection replaced this one"})
+		<-old.done
+	}
+}
+
+func closed(ch chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// receive takes acknowledgements and wishes until the connection ends.
+func (d *display) receive(ctx context.Context) error {
+	for {
+		m, err := d.conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *media.Ack:
+			now := d.a.now()
+			d.mu.Lock()
+			ok := d.flow.Acknowledged(m.Seq, now)
+			d.mu.Unlock()
+			if !ok {
+				return &media.Close{Code: media.CloseBadMessage, Reason: "ack: this update was not sent"}
+			}
+		case *media.Refresh:
+			d.mu.Lock()
+			d.refresh = true
+			d.mu.Unlock()
+		default:
+			return &media.Close{Code: media.CloseBadMessage, Reason: "a second first message"}
+		}
+		signal(d.wake)
+	}
+}
+
+func (d *display) setHidden(hidden bool) {
+	d.mu.Lock()
+	d.hidden = hidden
+	d.mu.Unlock()
+	signal(d.wake)
+}
+
+// inputSeen lets the answer to an input go without waiting for its turn.
+func (d *display) inputSeen(now time.Time) {
+	d.mu.Lock()
+	d.pacer.InputSeen(now)
+	d.mu.Unlock()
+	signal(d.wake)
+}
+
+// pump sends changes until ctx ends. While the viewer is behind or hidden it captures nothing and does not
+// even listen: the screen merges its damage. When nothing changes, nothing wakes it.
+func (d *display) pump(ctx context.Context) error {
+	d.timer = time.NewTimer(never)
+	defer d.timer.Stop()
+	for {
+		open, wait, due := d.turn()
+		if due {
+			return &media.Close{Code: media.CloseTooSlow, Reason: "no acknowledgement came for 30 seconds"}
+		}
+		var damaged <-chan struct{}
+		if open {
+			damaged = d.a.screen.Damaged()
+			if d.pending() && wait == 0 {
+				if err := d.settle(ctx); err != nil {
+					return err
+				}
+				if err := d.update(ctx); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		d.timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-damaged:
+			if err := d.a.screen.TakeDamage(&d.region); err != nil {
+				return d.lost(ctx, err)
+			}
+		case <-d.wake:
+		case <-d.timer.C:
+		}
+	}
+}
+
+// turn looks at the flow: whether an update may be sent, how long to wait for the next thing that time alone
+// changes, and whether the viewer is too slow. It takes up the wish for a refresh.
+func (d *display) turn() (open bool, wait time.Duration, due bool) {
+	now := d.a.now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refresh {
+		d.refresh = false
+		d.size = media.Size{}
+	}
+	wait = never
+	if oldest, waiting := d.flow.Oldest(); waiting {
+		wait = oldest.Add(ackTime).Sub(now)
+		if wait <= 0 {
+			return false, 0, true
+		}
+	}
+	open = !d.hidden && d.flow.Open()
+	if open && d.pending() {
+		wait = min(wait, d.pacer.Wait(now))
+	}
+	return open, wait, false
+}
+
+// pending reports whether there may be something to send.
+func (d *display) pending() bool {
+	return !d.region.Empty() || d.size != d.a.screen.Size()
+}
+
+// settle gives a large change that is still being drawn a few milliseconds to end, so that the picture is
+// not half old and half new.
+func (d *display) settle(ctx context.Context) error {
+	if d.region.Area()*burstShare <= d.size.Width*d.size.Height || d.size != d.a.screen.Size() {
+		return nil
+	}
+	end := d.a.now().Add(burstTime)
+	for {
+		left := end.Sub(d.a.now())
+		if left <= 0 {
+			return nil
+		}
+		d.timer.Reset(min(left, burstGap))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-d.timer.C:
+			return nil
+		case <-d.a.screen.Damaged():
+			if err := d.a.screen.TakeDamage(&d.region); err != nil {
+				return d.lost(ctx, err)
+			}
+		}
+	}
+}
+
+// update captures and encodes what changed and sends it, unless nothing did.
+func (d *display) update(ctx context.Context) error {
+	start := d.a.now()
+	p, err := d.encode()
+	if err != nil {
+		return d.lost(ctx, err)
+	}
+	if p == nil {
+		return nil
+	}
+	d.seq++
+	d.mu.Lock()
+	d.pacer.Started(start)
+	d.flow.Sent(d.seq, p.Bytes()+updateOverhead, d.a.now()) // before its acknowledgement can come
+	d.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, ackTime)
+	defer cancel()
+	if err := d.conn.SendUpdate(bounded, d.seq, p); err != nil {
+		if ctx.Err() == nil && bounded.Err() != nil {
+			return &media.Close{Code: media.CloseTooSlow, Reason: "the viewer does not read"}
+		}
+		return err
+	}
+	return nil
+}
+
+// encode returns the change since the last update; nil when there is none, or when the screen has just
+// changed its size and will say so.
+func (d *display) encode() (*media.Packet, error) {
+	s := d.a.screen
+	d.a.screenMu.Lock()
+	defer d.a.screenMu.Unlock()
+	if size := s.Size(); size != d.size {
+		d.encoder.Begin(size)
+		d.size = size
+		d.region.Reset()
+		d.region.Add(size.Bounds())
+	}
+	captured := d.a.micros()
+	views, err := s.Capture(&d.region, d.size)
+	d.region.Reset()
+	if err != nil {
+		d.size = media.Size{} // from the start
+		if d.failures++; d.failures > maxFailures {
+			return nil, err
+		}
+		d.a.log.Debug("capture failed", "error", err)
+		return nil, nil
+	}
+	d.failures = 0
+	p, err := d.encoder.Encode(views, captured)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	return p, nil
+}
+
+// lost is the end of a connection whose screen failed.
+func (d *display) lost(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		d.a.log.Warn("screen could not be streamed", "error", err)
+	}
+	return &media.Close{Code: media.CloseInternal, Reason: "the screen could not be captured"}
+}
