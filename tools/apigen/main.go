@@ -34,30 +34,35 @@ func run(root string, check bool) error {
 	if err != nil {
 		return err
 	}
-	var stale []error
+	all, err := typesTest(services)
+	if err != nil {
+		return err
+	}
+	written := []file{all}
 	for _, s := range services {
 		files, err := s.generate()
 		if err != nil {
 			return fmt.Errorf("generate %s: %w", s.pkg, err)
 		}
-		dir := filepath.Join(root, "internal", "wire", s.pkg)
-		for _, f := range files {
-			path := filepath.Join(dir, f.name)
-			if !check {
-				if err := os.MkdirAll(dir, 0o755); err != nil {
-					return err
-				}
-				if err := os.WriteFile(path, f.text, 0o644); err != nil {
-					return err
-				}
-				continue
+		written = append(written, files...)
+	}
+	var stale []error
+	for _, f := range written {
+		path := filepath.Join(root, "internal", "wire", f.name)
+		if !check {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
 			}
-			got, err := os.ReadFile(path)
-			if err != nil {
-				stale = append(stale, err)
-			} else if !bytes.Equal(got, f.text) {
-				stale = append(stale, fmt.Errorf("%s is not what the model says: run make generate", path))
+			if err := os.WriteFile(path, f.text, 0o644); err != nil {
+				return err
 			}
+			continue
+		}
+		got, err := os.ReadFile(path)
+		if err != nil {
+			stale = append(stale, err)
+		} else if !bytes.Equal(got, f.text) {
+			stale = append(stale, fmt.Errorf("%s is not what the model says: run make generate", path))
 		}
 	}
 	return errors.Join(stale...)
