@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,10 +17,13 @@ import (
 	"syscall"
 	"time"
 
+	"penstock.dev/penstock/internal/agent"
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/compute/guest"
 	"penstock.dev/penstock/internal/compute/process"
+	"penstock.dev/penstock/internal/encode"
 	"penstock.dev/penstock/internal/media"
+	"penstock.dev/penstock/internal/transport"
 	"penstock.dev/penstock/internal/wire/linkapi"
 	"penstock.dev/penstock/internal/x11"
 )
@@ -31,6 +33,10 @@ const (
 	configureTime = 10 * time.Second       // for the first message
 	readyTime     = 14 * time.Second       // for display and window manager
 	politeTime    = 400 * time.Millisecond // for applications to end by themselves
+	farewellTime  = time.Second            // for viewers to be told why the session ended
+
+	// The screen until a viewer says what it wishes.
+	startWidth, startHeight = 1280, 800
 )
 
 // agentCommand runs one instance, as the driver that started it says over file descriptor 3. Its first life only gives up privileges.
@@ -123,7 +129,11 @@ type guestInstance struct {
 	link    *agentLink
 	log     *slog.Logger
 	server  *x11.Server
+	screen  *x11.Screen
+	input   *x11.Input
 	desktop *guest.Desktop
+	agent   *agent.Agent
+	streams chan struct{} // closed when the agent has ended; nil before it runs
 	viewers *http.Server
 	session string
 	over    bool
@@ -153,6 +163,16 @@ func (in *guestInstance) run(ctx context.Context) error {
 	if err := in.send(&linkapi.Message{Ready: ready}); err != nil {
 		return err
 	}
+	agentCtx, endAgent := context.WithCancel(context.WithoutCancel(ctx)) // end tells it why first
+	defer endAgent()
+	in.streams = make(chan struct{})
+	go func() {
+		defer close(in.streams)
+		if err := in.agent.Run(agentCtx); err != nil {
+			in.log.Warn("stream ended", "error", err)
+		}
+	}()
+	defer in.farewell(endAgent)
 	for {
 		select {
 		case <-ctx.Done():
@@ -161,10 +181,12 @@ func (in *guestInstance) run(ctx context.Context) error {
 			if end, err := in.take(m); end || err != nil {
 				return err
 			}
+		case e := <-in.agent.Events():
+			in.report(e)
 		case o := <-in.desktop.Over():
-			in.sessionOver(o)
+			in.desktopOver(o)
 		case <-in.server.Done():
-			in.sessionOver(guest.Over{Failed: true, Reason: "the display of the session ended"})
+			in.desktopOver(guest.Over{Failed: true, Reason: "the display of the session ended"})
 			return errors.New("X server ended")
 		}
 	}
@@ -217,12 +239,24 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 	if err := os.Setenv("XAUTHORITY", place.Xauthority); err != nil {
 		return nil, err
 	}
+	if in.screen, err = in.server.OpenScreen(); err != nil {
+		return nil, err
+	}
+	if err := in.screen.Resize(media.Size{Width: startWidth, Height: startHeight}); err != nil {
+		return nil, err
+	}
+	if in.input, err = in.server.OpenInput(); err != nil {
+		return nil, err
+	}
 	if in.desktop, err = guest.Open(ctx, place, in.log.With("part", "desktop")); err != nil {
 		return nil, err
 	}
-	public, _, err := ed25519.GenerateKey(nil)
+	in.agent, err = agent.New(agent.Options{
+		Screen: in.screen, Input: in.input, Log: in.log.With("part", "agent"),
+		NewEncoder: func(media.Codecs) (media.Encoder, error) { return encode.NewTiles() },
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make the agent's key: %w", err)
+		return nil, err
 	}
 	socket := filepath.Join(in.config.Folder, "viewer.sock")
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket) // the umask keeps it private
@@ -230,12 +264,13 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 		return nil, fmt.Errorf("listen for viewers: %w", err)
 	}
 	in.viewers = &http.Server{
-		Handler: http.NotFoundHandler(), ReadHeaderTimeout: configureTime,
+		Handler:           transport.NewHandler(in.agent, in.log.With("part", "transport")),
+		ReadHeaderTimeout: configureTime, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(in.log.Handler(), slog.LevelDebug),
 	}
 	go func() { _ = in.viewers.Serve(l) }()
 	return &linkapi.Ready{
-		Display: place.Display, Xauthority: place.Xauthority, PID: os.Getpid(), PublicKey: public, Socket: socket,
+		Display: place.Display, Xauthority: place.Xauthority, PID: os.Getpid(), PublicKey: in.agent.PublicKey(), Socket: socket,
 	}, nil
 }
 
@@ -243,6 +278,7 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 func (in *guestInstance) take(m *linkapi.Message) (end bool, err error) {
 	switch {
 	case m.End != nil:
+		in.agent.End(appstream.EndCode(m.End.Code), m.End.Reason)
 		return true, nil
 	case m.Begin != nil:
 		if err := in.begin(m.Begin); err != nil {
@@ -262,27 +298,74 @@ func (in *guestInstance) begin(b *linkapi.Begin) error {
 	case in.session != "" && in.session != b.Session:
 		return errors.New("the instance runs another session")
 	}
-	err := in.desktop.Launch(guest.Program{Name: b.Application.Name, Command: b.Application.Command, WorkingDir: b.Application.WorkingDir})
-	if err != nil {
+	if in.session == "" && b.Width != 0 && b.Height != 0 {
+		// Before its first window: applications choose their size by the screen's.
+		if err := in.screen.Resize(media.Size{Width: int(b.Width), Height: int(b.Height)}); err != nil {
+			return err
+		}
+	}
+	if err := in.desktop.Launch(guest.Program{
+		Name: b.Application.Name, Command: b.Application.Command, WorkingDir: b.Application.WorkingDir,
+	}); err != nil {
 		return err
 	}
 	in.session = b.Session
 	in.log.Info("application started", "application", b.Application.Name)
-	return nil
+	return in.agent.Begin(sessionSpec(b))
 }
 
-// sessionOver tells viewers and the driver once that nothing is left to stream.
-func (in *guestInstance) sessionOver(o guest.Over) {
-	if in.over || in.session == "" {
+func sessionSpec(b *linkapi.Begin) appstream.SessionSpec {
+	return appstream.SessionSpec{
+		ID: appstream.SessionID(b.Session), UserID: b.UserID, Stack: b.Stack, Fleet: b.Fleet, Endpoint: appstream.EndpointID(b.Endpoint),
+		Application: appstream.Application{
+			Name: b.Application.Name, DisplayName: b.Application.DisplayName,
+			Command: b.Application.Command, WorkingDir: b.Application.WorkingDir,
+		},
+		ControlKey: b.ControlKey, DisconnectTimeout: b.DisconnectTimeout, IdleTimeout: b.IdleTimeout,
+		DisplayPort: b.DisplayPort, Width: b.Width, Height: b.Height,
+	}
+}
+
+// report tells the driver what the agent saw.
+func (in *guestInstance) report(e agent.Event) {
+	out := &linkapi.Event{Session: string(e.Session), Code: uint16(e.Code), Reason: e.Reason}
+	switch e.Kind {
+	case agent.Connected:
+		out.Kind = linkapi.Connected
+	case agent.Disconnected:
+		out.Kind = linkapi.Disconnected
+	case agent.Over:
+		if in.over {
+			return
+		}
+		in.over, out.Kind = true, linkapi.Over
+	default:
 		return
 	}
-	in.over = true
-	code := uint16(appstream.EndApplication)
-	if o.Failed {
-		code = uint16(appstream.EndInstanceFailed)
+	if err := in.send(&linkapi.Message{Event: out}); err != nil {
+		in.log.Warn("server was not told what happened", "event", out.Kind, "error", err)
 	}
-	if err := in.send(&linkapi.Message{Event: &linkapi.Event{Session: in.session, Kind: linkapi.Over, Code: code, Reason: o.Reason}}); err != nil {
-		in.log.Warn("server was not told of the session's end", "error", err)
+}
+
+// desktopOver ends the stream because nothing is left to show.
+func (in *guestInstance) desktopOver(o guest.Over) {
+	if in.session == "" {
+		return
+	}
+	code := appstream.EndApplication
+	if o.Failed {
+		code = appstream.EndInstanceFailed
+	}
+	in.agent.End(code, o.Reason)
+	in.report(agent.Event{Kind: agent.Over, Session: appstream.SessionID(in.session), Code: code, Reason: o.Reason})
+}
+
+// farewell gives viewers a moment to hear why the session ended.
+func (in *guestInstance) farewell(endAgent context.CancelFunc) {
+	endAgent() // for a server that is no more, it says so; every other reason was said before
+	select {
+	case <-in.streams:
+	case <-time.After(farewellTime):
 	}
 }
 
@@ -297,6 +380,12 @@ func (in *guestInstance) end(cancel context.CancelFunc) {
 	}
 	if in.desktop != nil {
 		in.desktop.Close()
+	}
+	if in.input != nil {
+		in.input.Close()
+	}
+	if in.screen != nil {
+		in.screen.Close()
 	}
 	if in.server != nil {
 		if err := in.server.Close(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xproto"
 
@@ -45,6 +47,8 @@ func Compute(t *testing.T, open func(t *testing.T) *Rig) {
 		run  func(t *testing.T, r *Rig)
 	}{
 		{"a session from start to stop", testSession},
+		{"a viewer comes, goes and is told of the end", testViewer},
+		{"the viewer ends the session", testViewerEnds},
 		{"the application closes", testApplicationCloses},
 		{"a program that hands over to a child is not over", testHandover},
 		{"an application that is not there", testMissingApplication},
@@ -179,6 +183,127 @@ func testSession(t *testing.T, r *Rig) {
 	if c, err := r.Compute.Dial(within(t), id); err == nil {
 		_ = c.Close()
 		t.Error("a stopped instance can be dialled")
+	}
+}
+
+// viewer is a control connection of the channel protocol.
+type viewer struct {
+	ws *websocket.Conn
+	t  *testing.T
+}
+
+// connect opens a control connection with a ticket of the broker's, says hello and waits for the welcome.
+func (r *Rig) connect(t *testing.T, id appstream.InstanceID, s appstream.SessionSpec, key ed25519.PrivateKey) *viewer {
+	t.Helper()
+	ticket, err := appstream.SignTicket(key, appstream.Ticket{
+		ID: rand.Text(), KeyID: appstream.KeyControl, Session: s.ID, Endpoint: s.Endpoint, Channel: appstream.ChannelControl,
+		Expires: time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return r.Compute.Dial(ctx, id) },
+	}}
+	ws, resp, err := websocket.Dial(within(t), "ws://agent/v1/channel/control", &websocket.DialOptions{
+		HTTPClient: client, Subprotocols: []string{"penstock.1", "ticket." + ticket}, CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body != nil {
+		_ = resp.Body.Close()
+	}
+	t.Cleanup(func() { _ = ws.CloseNow() })
+	v := &viewer{ws: ws, t: t}
+	// hello: u8 type, u16 version, u32 capabilities, u16 width, u16 height, u16 scale, u8 flags
+	v.send(0x01, 1, 0, 0, 0, 0, 0, 0, 4, 0, 3, 100, 0, 0)
+	v.await(0x02)
+	return v
+}
+
+func (v *viewer) send(message ...byte) {
+	v.t.Helper()
+	if err := v.ws.Write(within(v.t), websocket.MessageBinary, message); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// await reads until a message of this type comes, and returns its body.
+func (v *viewer) await(kind byte) []byte {
+	v.t.Helper()
+	ctx := within(v.t)
+	for {
+		_, b, err := v.ws.Read(ctx)
+		if err != nil {
+			v.t.Fatalf("message %#x did not come: %v", kind, err)
+		}
+		if len(b) > 0 && b[0] == kind {
+			return b[1:]
+		}
+	}
+}
+
+// awaitEnd reads "ended": u16 code, u16 length, reason.
+func (v *viewer) awaitEnd(code appstream.EndCode, reason string) {
+	v.t.Helper()
+	b := v.await(0x07)
+	if len(b) < 4 || appstream.EndCode(uint16(b[0])|uint16(b[1])<<8) != code || !strings.Contains(string(b[4:]), reason) {
+		v.t.Errorf("viewer was told %q, want code %d and %q", b, code, reason)
+	}
+}
+
+func keyed(t *testing.T, name string, command ...string) (appstream.SessionSpec, ed25519.PrivateKey) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := session(name, command...)
+	s.ControlKey = public
+	return s, key
+}
+
+func (r *Rig) expect(t *testing.T, want appstream.InstanceEvent) {
+	t.Helper()
+	got := r.next(t)
+	if got.Reason = ""; got != want {
+		t.Errorf("got event %+v, want %+v", got, want)
+	}
+}
+
+func testViewer(t *testing.T, r *Rig) {
+	id := ID(1)
+	info := r.start(t, id)
+	s, key := keyed(t, "xterm", "xterm")
+	r.begin(t, id, s)
+	AwaitWindows(t, info, "xterm")
+	v := r.connect(t, id, s, key)
+	r.expect(t, appstream.InstanceEvent{Instance: id, Session: s.ID, Kind: appstream.ViewerConnected})
+	_ = v.ws.CloseNow()
+	r.expect(t, appstream.InstanceEvent{Instance: id, Session: s.ID, Kind: appstream.ViewerDisconnected})
+	v = r.connect(t, id, s, key)
+	r.expect(t, appstream.InstanceEvent{Instance: id, Session: s.ID, Kind: appstream.ViewerConnected})
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); r.stop(t, id) }()
+	v.awaitEnd(appstream.EndByAdministrator, "an administrator ended the session")
+	<-stopped
+}
+
+func testViewerEnds(t *testing.T, r *Rig) {
+	id := ID(1)
+	r.start(t, id)
+	s, key := keyed(t, "xterm", "xterm")
+	r.begin(t, id, s)
+	v := r.connect(t, id, s, key)
+	r.expect(t, appstream.InstanceEvent{Instance: id, Session: s.ID, Kind: appstream.ViewerConnected})
+	v.send(0x0b)
+	v.awaitEnd(appstream.EndByUser, "")
+	e := r.next(t)
+	if e.Kind == appstream.ViewerDisconnected {
+		e = r.next(t)
+	}
+	if e.Kind != appstream.SessionOver || e.Code != appstream.EndByUser || e.Session != s.ID {
+		t.Errorf("got %+v, want that the user ended the session", e)
 	}
 }
 
@@ -610,4 +735,29 @@ func CloseWindows(t *testing.T, info appstream.InstanceInfo) {
 			t.Error(err)
 		}
 	}
+}
+
+// Geometry returns place and size of the window with this class on the screen: x, y, width, height; and the screen's size.
+func Geometry(t *testing.T, info appstream.InstanceInfo, class string) (window [4]int, screen [2]int) {
+	t.Helper()
+	c, root := display(t, info)
+	defer c.Close()
+	if g, err := xproto.GetGeometry(c, xproto.Drawable(root)).Reply(); err == nil {
+		screen = [2]int{int(g.Width), int(g.Height)}
+	}
+	for w, has := range windows(c, root) {
+		if !strings.Contains(strings.ToLower(has), strings.ToLower(class)) {
+			continue
+		}
+		g, err := xproto.GetGeometry(c, xproto.Drawable(w)).Reply()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := xproto.TranslateCoordinates(c, w, root, 0, 0).Reply()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [4]int{int(at.DstX), int(at.DstY), int(g.Width), int(g.Height)}, screen
+	}
+	return window, screen
 }
