@@ -11,41 +11,52 @@ import (
 	"penstock.dev/penstock/internal/wire/sigv4"
 )
 
-// authenticate finds out who signed the request. Its order is AWS's: form, scope, time, key, signature, token.
-func (x *exchange) authenticate(ctx context.Context, body []byte) (iam.Principal, error) {
+// identify checks what a request says about its signature, and finds its key. It needs no body, so that only those who
+// know an access key can make us read one. The order is AWS's: form, scope, time, key.
+func (x *exchange) identify(ctx context.Context) error {
 	o := &x.server.options
 	if x.signatureErr != nil {
-		return iam.Principal{}, x.notAuthentic(x.signatureErr)
+		return x.notAuthentic(x.signatureErr)
 	}
 	sig := x.signature
 	if err := x.checkScope(sig); err != nil {
-		return iam.Principal{}, err
+		return err
 	}
 	if err := sig.CheckTime(o.Now(), o.ClockSkew); err != nil {
-		return iam.Principal{}, x.notAuthentic(err)
+		return x.notAuthentic(err)
 	}
 	if sig.Unsigned() && x.request.TLS == nil {
-		return iam.Principal{}, x.wrongSignature("An unsigned payload is accepted over TLS only; sign the payload's hash.")
+		return x.wrongSignature("An unsigned payload is accepted over TLS only; sign the payload's hash.")
 	}
 	cred, err := o.Credentials.Lookup(ctx, sig.AccessKeyID)
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return iam.Principal{}, x.unknownKey()
+		return x.unknownKey()
 	case err != nil:
-		return iam.Principal{}, fmt.Errorf("look up access key: %w", err)
+		return fmt.Errorf("look up access key: %w", err)
 	case cred.Inactive:
-		return iam.Principal{}, x.unknownKey()
+		return x.unknownKey()
 	}
-	if err := sig.Verify(x.request, body, cred.Secret); err != nil {
-		return iam.Principal{}, x.notAuthentic(err)
+	x.credential = cred
+	return nil
+}
+
+// authenticate proves that the holder of the identified key signed the request with this body.
+func (x *exchange) authenticate(body []byte) error {
+	if err := x.checkScope(x.signature); err != nil { // again, for a service that the body named
+		return err
 	}
-	if subtle.ConstantTimeCompare([]byte(sig.SessionToken), []byte(cred.SessionToken)) != 1 {
-		return iam.Principal{}, x.unknownKey()
+	if err := x.signature.Verify(x.request, body, x.credential.Secret); err != nil {
+		return x.notAuthentic(err)
 	}
-	if !cred.Expires.IsZero() && !o.Now().Before(cred.Expires) {
-		return iam.Principal{}, x.expiredToken()
+	if subtle.ConstantTimeCompare([]byte(x.signature.SessionToken), []byte(x.credential.SessionToken)) != 1 {
+		return x.unknownKey()
 	}
-	return cred.Principal, nil
+	if end := x.credential.Expires; !end.IsZero() && !x.server.options.Now().Before(end) {
+		return x.expiredToken()
+	}
+	x.principal = x.credential.Principal
+	return nil
 }
 
 // checkScope refuses a signature for another service or region.

@@ -147,30 +147,31 @@ func (x *exchange) route() {
 	}
 }
 
+// routeForm finds the operation, and the service where the scope did not name one of ours.
+func (x *exchange) routeForm(form *query.Form) {
+	x.operation = form.Get("Action")
+	if x.service == 0 {
+		x.service = serviceOfVersion(form.Get("Version"))
+	}
+	if x.service == ec2 {
+		x.protocol = ec2Protocol
+	}
+}
+
 // handle authenticates, decodes, authorizes, validates and calls the operation, in this order: nobody learns anything
 // about a resource without the right to.
-func (x *exchange) handle(body []byte) (answer, error) {
+func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	s := x.server
-	ctx, cancel := context.WithTimeout(x.request.Context(), s.options.HandlerTimeout)
-	defer cancel()
 	var form *query.Form
 	var formErr error
 	if x.protocol != jsonProtocol {
 		if form, formErr = x.parseForm(body); formErr == nil {
-			x.operation = form.Get("Action")
-			if x.service == 0 {
-				x.service = serviceOfVersion(form.Get("Version"))
-			}
-			if x.service == ec2 {
-				x.protocol = ec2Protocol
-			}
+			x.routeForm(form)
 		}
 	}
-	principal, err := x.authenticate(ctx, body)
-	if err != nil {
+	if err := x.authenticate(body); err != nil {
 		return answer{}, err
 	}
-	x.principal = principal
 	if formErr != nil {
 		return answer{}, formErr
 	}
@@ -182,7 +183,7 @@ func (x *exchange) handle(body []byte) (answer, error) {
 		return answer{}, x.wrongVersion(form.Get("Version"))
 	}
 	c := Caller{
-		Principal: principal, AccountID: s.options.AccountID, Region: s.options.Region, RequestID: x.requestID,
+		Principal: x.principal, AccountID: s.options.AccountID, Region: s.options.Region, RequestID: x.requestID,
 		SourceIP: sourceIP(x.request), Action: x.service.signingName() + ":" + x.operation,
 	}
 	o := t.served[x.operation]

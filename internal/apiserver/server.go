@@ -58,7 +58,15 @@ type Server struct {
 	log     *slog.Logger
 	tables  map[service]*table
 	slots   chan struct{} // holds one item for each request that is being answered
+	looks   chan struct{} // holds one item for each unsigned body that is being looked at
 }
+
+// An unsigned request is refused, and its body only tells in which form. So little of few of them is read.
+const (
+	maxLooks     = 16
+	maxLookBytes = 8 << 10
+	maxLookTime  = time.Second
+)
 
 // New builds a server of every operation that its handlers' files list. It fails when two handlers claim one operation,
 // or when one claims an operation that is not in the model.
@@ -80,7 +88,7 @@ func New(o Options) (*Server, error) {
 	setDefault(&o.HandlerTimeout, 30*time.Second)
 	setDefault(&o.BodyTimeout, 20*time.Second)
 	setDefault(&o.ClockSkew, 5*time.Minute)
-	s := &Server{options: o, log: o.Log, slots: make(chan struct{}, o.MaxRequests)}
+	s := &Server{options: o, log: o.Log, slots: make(chan struct{}, o.MaxRequests), looks: make(chan struct{}, maxLooks)}
 	var err error
 	s.tables, err = newTables(s.appstreamOperations(), s.ec2Operations(), s.iamOperations(), s.stsOperations())
 	if err != nil {
@@ -144,10 +152,11 @@ type exchange struct {
 	signature    *sigv4.Signature // as stated; authenticate proves it
 	signatureErr error
 
-	service   service // 0 until it is known
-	protocol  protocol
-	operation string
-	principal iam.Principal
+	service    service // 0 until it is known
+	protocol   protocol
+	operation  string
+	credential iam.Credential // that the signature names
+	principal  iam.Principal  // proved
 }
 
 // respond answers the request, whatever happens in its handler.
@@ -178,32 +187,63 @@ type answer struct {
 
 func (x *exchange) answer(w http.ResponseWriter) (a answer) {
 	s := x.server
-	x.route()
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		a = x.refuse(x.throttled())
-		a.close = true
-		return a
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("handler panicked", "request", x.requestID, "operation", x.operation, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			a = x.refuse(x.internal())
 		}
 	}()
+	ctx, cancel := context.WithTimeout(x.request.Context(), s.options.HandlerTimeout)
+	defer cancel()
+	x.route()
+	if x.signatureErr != nil && x.protocol == queryProtocol {
+		x.look(w)
+	}
+	if err := x.identify(ctx); err != nil {
+		x.limitRest(w)
+		return x.fail(err)
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		x.limitRest(w)
+		return x.refuse(x.throttled())
+	}
 	body, err := x.readBody(w)
 	if err != nil {
 		a = x.fail(err)
 		a.close = true
 		return a
 	}
-	out, err := x.handle(body)
+	out, err := x.handle(ctx, body)
 	if err != nil {
 		return x.fail(err)
 	}
 	return out
+}
+
+// look reads the start of an unsigned body for the name of its service, so that its sender can read the refusal.
+func (x *exchange) look(w http.ResponseWriter) {
+	select {
+	case x.server.looks <- struct{}{}:
+		defer func() { <-x.server.looks }()
+	default:
+		return
+	}
+	var start []byte
+	if x.request.Body != nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(maxLookTime)) // a test's writer has none
+		start, _ = io.ReadAll(io.LimitReader(x.request.Body, maxLookBytes))            // what came by then
+	}
+	if form, err := x.parseForm(start); err == nil {
+		x.routeForm(form)
+	}
+}
+
+// limitRest bounds the time that net/http waits for the rest of a body that nobody will read.
+func (x *exchange) limitRest(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(maxLookTime)) // a test's writer has none
 }
 
 // readBody reads the whole body, at most the bound and within its time.

@@ -380,7 +380,14 @@ func TestSlowBody(t *testing.T) {
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T.Op\r\nContent-Length: 10\r\n\r\n{")
+	r := appStreamCall("DescribeStacks", `{}        `).request(t)
+	r.Body, r.ContentLength = nil, 0
+	var text bytes.Buffer
+	if err := r.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	head := strings.Replace(text.String(), "Content-Length: 0\r\n", "Content-Length: 10\r\n", 1)
+	fmt.Fprint(conn, head+"{")
 	answer, err := io.ReadAll(conn) // until the server closes
 	if err != nil {
 		t.Fatal(err)
@@ -391,6 +398,88 @@ func TestSlowBody(t *testing.T) {
 	if got := f.do(stsCall().request(t)); got.status != http.StatusOK {
 		t.Errorf("the next request: got %d %s", got.status, got.body)
 	}
+}
+
+// TestStrangersHoldNothing: senders without a known key who never send their bodies do not keep callers out.
+func TestStrangersHoldNothing(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, Options{MaxRequests: 1}, testOperations()...)
+	srv := httptest.NewServer(f)
+	defer srv.Close()
+	unsigned := "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nVersion=2016-11-15&"
+	stranger := "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: T.Op\r\nX-Amz-Date: 20260304T050607Z\r\nContent-Length: 100\r\n" +
+		"Authorization: AWS4-HMAC-SHA256 Credential=AKIANOBODY/20260304/us-east-1/appstream/aws4_request, SignedHeaders=host;x-amz-date;x-amz-target, " +
+		"Signature=" + strings.Repeat("00", 32) + "\r\n\r\n{"
+	var strangers []net.Conn
+	for i := range 40 {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, []string{unsigned, stranger}[i%2]); err != nil {
+			t.Fatal(err)
+		}
+		strangers = append(strangers, conn)
+	}
+	for range 20 {
+		if got := f.do(stsCall().request(t)); got.status != http.StatusOK {
+			t.Fatalf("a caller was kept out: %d %s", got.status, got.body)
+		}
+	}
+	for i, conn := range strangers {
+		answer, err := io.ReadAll(conn) // until the server closes, which it does without the rest of the body
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"MissingAuthenticationToken", "UnrecognizedClientException"}[i%2]; !strings.Contains(string(answer), want) {
+			t.Errorf("stranger %d got %q, want %s", i, answer, want)
+		}
+	}
+}
+
+// TestConcurrentCalls is for the race detector.
+func TestConcurrentCalls(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, Options{}, testOperations()...)
+	srv := httptest.NewServer(f)
+	defer srv.Close()
+	var callers sync.WaitGroup
+	for i := range 8 {
+		callers.Go(func() {
+			for range 50 {
+				c := []call{appStreamCall("DescribeStacks", `{"Names":["a"]}`), ec2Call("Action=DescribeVpcs&VpcId.1=v"), stsCall(), appStreamCall("X", "{")}[i%4]
+				r := c.request(t)
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				out, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/", bytes.NewReader(body))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				out.Header, out.Host = r.Header, r.Host
+				resp, err := srv.Client().Do(out)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					t.Error(err)
+				}
+				resp.Body.Close()
+				if want := []int{200, 200, 200, 400}[i%4]; resp.StatusCode != want {
+					t.Errorf("got %s, want %d", resp.Status, want)
+				}
+			}
+		})
+	}
+	callers.Wait()
 }
 
 func TestTellsBrowsersWhatItIs(t *testing.T) {
