@@ -1,0 +1,221 @@
+package awscompat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+const terraformProvider = `
+terraform {
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = "5.100.0"
+    }
+  }
+}
+
+provider "aws" {
+  region                      = "us-east-1"
+  access_key                  = %q
+  secret_key                  = %q
+  skip_metadata_api_check     = true
+  skip_region_validation      = true
+  endpoints {
+    ec2 = %[3]q
+    iam = %[3]q
+    sts = %[3]q
+  }
+}
+`
+
+const terraformNetwork = `
+variable "both" { default = false }
+
+resource "aws_vpc" "v" {
+  cidr_block           = "10.60.0.0/16"
+  enable_dns_hostnames = true
+  tags                 = { Name = "streams" }
+}
+
+resource "aws_subnet" "a" {
+  vpc_id            = aws_vpc.v.id
+  cidr_block        = "10.60.1.0/24"
+  availability_zone = "us-east-1a"
+}
+
+resource "aws_subnet" "b" {
+  vpc_id            = aws_vpc.v.id
+  cidr_block        = "10.60.2.0/24"
+  availability_zone = "us-east-1b"
+  tags              = { Name = "b" }
+}
+
+resource "aws_security_group" "viewers" {
+  name        = "viewers"
+  description = "streams"
+  vpc_id      = aws_vpc.v.id
+  ingress {
+    from_port   = 443
+    to_port     = 443
+    protocol    = "tcp"
+    cidr_blocks = ["192.168.0.0/16"]
+    description = "control and input"
+  }
+  ingress {
+    from_port   = 1400
+    to_port     = 1499
+    protocol    = "tcp"
+    cidr_blocks = ["192.168.0.0/16"]
+  }
+  egress {
+    from_port   = 0
+    to_port     = 0
+    protocol    = "-1"
+    cidr_blocks = ["0.0.0.0/0"]
+  }
+}
+
+resource "aws_security_group" "ruled" {
+  name   = "ruled"
+  vpc_id = aws_vpc.v.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "r" {
+  security_group_id            = aws_security_group.ruled.id
+  referenced_security_group_id = aws_security_group.viewers.id
+  ip_protocol                  = "tcp"
+  from_port                    = 443
+  to_port                      = 443
+  tags                         = { Name = "peer" }
+}
+
+resource "aws_network_acl" "acl" {
+  vpc_id     = aws_vpc.v.id
+  subnet_ids = [aws_subnet.a.id, aws_subnet.b.id]
+  ingress {
+    rule_no    = 100
+    action     = "allow"
+    protocol   = "tcp"
+    from_port  = 443
+    to_port    = 1499
+    cidr_block = "192.168.0.0/16"
+  }
+  egress {
+    rule_no    = 100
+    action     = "allow"
+    protocol   = "tcp"
+    from_port  = 1024
+    to_port    = 65535
+    cidr_block = "192.168.0.0/16"
+  }
+  egress {
+    rule_no    = 200
+    action     = "deny"
+    protocol   = "-1"
+    from_port  = 0
+    to_port    = 0
+    cidr_block = "10.0.0.0/8"
+  }
+}
+
+resource "aws_route_table" "t" {
+  vpc_id = aws_vpc.v.id
+}
+
+resource "aws_vpc_endpoint" "e" {
+  vpc_id              = aws_vpc.v.id
+  service_name        = "com.amazonaws.us-east-1.appstream.streaming"
+  vpc_endpoint_type   = "Interface"
+  private_dns_enabled = true
+  subnet_ids          = var.both ? [aws_subnet.a.id, aws_subnet.b.id] : [aws_subnet.a.id]
+  security_group_ids  = [aws_security_group.viewers.id]
+  tags                = { Name = "endpoint" }
+}
+
+output "endpoint" { value = aws_vpc_endpoint.e.id }
+output "state" { value = aws_vpc_endpoint.e.state }
+`
+
+// TestTerraformNetwork applies a network with Terraform, wants an empty plan after it, changes it, and destroys it.
+func TestTerraformNetwork(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("Terraform takes a minute: left out with -short")
+	}
+	bin, err := exec.LookPath("terraform")
+	if err != nil {
+		t.Skipf("terraform is missing: %v", err)
+	}
+	mirror := os.Getenv("PENSTOCK_TEST_TF_PLUGINS")
+	if mirror == "" {
+		mirror = "/opt/tf-plugins"
+	}
+	if _, err := os.Stat(filepath.Join(mirror, "registry.terraform.io/hashicorp/aws/5.100.0")); err != nil {
+		t.Skipf("the AWS provider 5.100.0 is missing: put a filesystem mirror into PENSTOCK_TEST_TF_PLUGINS (%v)", err)
+	}
+	a := serveNetworks(t)
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("terraformrc", fmt.Sprintf("provider_installation {\n  filesystem_mirror {\n    path = %q\n  }\n}\n", mirror))
+	write("main.tf", fmt.Sprintf(terraformProvider, keyID, secret, a.url)+terraformNetwork)
+	run := func(want int, args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, bin, args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+filepath.Join(dir, "terraformrc"), "CHECKPOINT_DISABLE=1", "TF_IN_AUTOMATION=1", "AWS_EC2_METADATA_DISABLED=true")
+		out, err := cmd.CombinedOutput()
+		code := 0
+		if e, ok := errors.AsType[*exec.ExitError](err); ok {
+			code = e.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if code != want {
+			t.Fatalf("terraform %s: exit %d, want %d\n%s", strings.Join(args, " "), code, want, out)
+		}
+		return string(out)
+	}
+	run(0, "init", "-no-color")
+	run(0, "apply", "-no-color", "-auto-approve")
+	run(0, "plan", "-no-color", "-detailed-exitcode") // 0: nothing to change
+	if !a.dials(t, "127.0.0.1", a.onlyVPC(t), "10.60.1.4", 1499) {
+		t.Error("the office does not reach the endpoint")
+	}
+	run(0, "apply", "-no-color", "-auto-approve", "-var", "both=true")
+	run(0, "plan", "-no-color", "-detailed-exitcode", "-var", "both=true")
+	if !a.dials(t, "127.0.0.1", a.onlyVPC(t), "10.60.2.4", 443) {
+		t.Error("the office does not reach the endpoint's second zone")
+	}
+	run(0, "destroy", "-no-color", "-auto-approve", "-var", "both=true")
+	if left := ok[*ec2.DescribeVpcsOutput](t)(a.ec2.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{Filters: []types.Filter{filter("cidr", "10.60.0.0/16")}})); len(left.Vpcs) != 0 {
+		t.Errorf("left: %+v", left.Vpcs)
+	}
+}
+
+// onlyVPC is the VPC that Terraform made.
+func (a *netAPI) onlyVPC(t *testing.T) string {
+	t.Helper()
+	got := ok[*ec2.DescribeVpcsOutput](t)(a.ec2.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{Filters: []types.Filter{filter("cidr", "10.60.0.0/16")}}))
+	if len(got.Vpcs) != 1 {
+		t.Fatalf("%d VPCs", len(got.Vpcs))
+	}
+	return *got.Vpcs[0].VpcId
+}
