@@ -149,8 +149,7 @@ func (c *comparison) structure(at string, members map[string]*trait, sdk reflect
 	for name, m := range members {
 		names[strings.ToUpper(name[:1])+name[1:]] = m
 	}
-	for i := range sdk.NumField() {
-		f := sdk.Field(i)
+	for f := range sdk.Fields() {
 		if !f.IsExported() || f.Name == "ResultMetadata" {
 			continue
 		}
