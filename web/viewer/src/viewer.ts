@@ -123,9 +123,7 @@ export class Viewer {
       }),
       store,
       controlUrl: `${scheme}//${origin.host}/v1/channel/control`,
-      displayUrl: (port) =>
-        // 0 stands for the page's own port: the internet endpoint has only one.
-        `${scheme}//${port === 0 ? origin.host : `${origin.hostname}:${port}`}/v1/channel/display`,
+      displayUrl: (port) => `${scheme}//${origin.hostname}:${port}/v1/channel/display`,
       ticket: options.ticket,
       screen: this.#wish(),
       fixedSize: options.fixedSize !== undefined,

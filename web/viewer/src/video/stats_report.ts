@@ -1,21 +1,25 @@
 const everyMillis = 100;
 
-/** Calls send soon after touch, at most ten times a second and not at all while nothing happens. */
+/** Calls send at touch, or soon after: at most ten times a second, and not at all while nothing happens. */
 export class StatsReport {
   readonly #send: () => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #sentAt = Number.NEGATIVE_INFINITY;
 
   constructor(send: () => void) {
     this.#send = send;
   }
 
+  /** Something changed; sent after the task at hand, so that all of it is in. */
   touch(): void {
-    this.#timer ??= setTimeout(() => this.now(), everyMillis);
+    const wait = this.#sentAt + everyMillis - performance.now();
+    this.#timer ??= setTimeout(() => this.now(), Math.max(wait, 0));
   }
 
   now(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#sentAt = performance.now();
     this.#send();
   }
 }
