@@ -157,12 +157,9 @@ func TestTerraformNetwork(t *testing.T) {
 	if err != nil {
 		t.Skipf("terraform is missing: %v", err)
 	}
-	mirror := os.Getenv("PENSTOCK_TEST_TF_PLUGINS")
+	mirror := providerMirror()
 	if mirror == "" {
-		mirror = "/opt/tf-plugins"
-	}
-	if _, err := os.Stat(filepath.Join(mirror, "registry.terraform.io/hashicorp/aws/5.100.0")); err != nil {
-		t.Skipf("the AWS provider 5.100.0 is missing: put a filesystem mirror into PENSTOCK_TEST_TF_PLUGINS (%v)", err)
+		t.Skip("the AWS provider 5.100.0 is missing: put a filesystem mirror with it into PENSTOCK_TEST_TF_PLUGINS")
 	}
 	a := serveNetworks(t)
 	dir := t.TempDir()
@@ -208,6 +205,22 @@ func TestTerraformNetwork(t *testing.T) {
 	if left := ok[*ec2.DescribeVpcsOutput](t)(a.ec2.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{Filters: []types.Filter{filter("cidr", "10.60.0.0/16")}})); len(left.Vpcs) != 0 {
 		t.Errorf("left: %+v", left.Vpcs)
 	}
+}
+
+// providerMirror is a folder of Terraform plugins that holds the provider; empty when there is none.
+func providerMirror() string {
+	for _, dir := range []string{
+		os.Getenv("PENSTOCK_TEST_TF_PLUGINS"), os.ExpandEnv("$HOME/.terraform.d/plugins"),
+		"/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/tf-plugins",
+	} {
+		if dir == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, "registry.terraform.io/hashicorp/aws/5.100.0")); err == nil {
+			return dir
+		}
+	}
+	return ""
 }
 
 // onlyVPC is the VPC that Terraform made.

@@ -65,9 +65,11 @@ type Driver struct {
 	admitted atomic.Uint64
 	refused  atomic.Uint64
 	shed     atomic.Uint64
-	waiting  chan *vpc.Conn
-	done     chan struct{} // closed by Close
-	work     sync.WaitGroup
+
+	complained atomic.Int64 // the second in which accepting last failed aloud
+	waiting    chan *vpc.Conn
+	done       chan struct{} // closed by Close
+	work       sync.WaitGroup
 
 	applying sync.Mutex // one Apply or Close at a time; above mu
 
@@ -402,7 +404,9 @@ func (d *Driver) serve(i *iface, l net.Listener, port uint16) {
 		}
 		if err != nil { // out of descriptors or memory: wait for better times
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			d.log.Error("connections could not be accepted", "interface", i.plan.ID, "port", port, "error", err)
+			if now, last := time.Now().Unix(), d.complained.Load(); now != last && d.complained.CompareAndSwap(last, now) {
+				d.log.Error("connections could not be accepted", "interface", i.plan.ID, "port", port, "error", err)
+			}
 			select {
 			case <-time.After(pause):
 				continue
