@@ -83,6 +83,7 @@ it("shows the applications and hands over to the viewer", async () => {
     "Text editor",
     "Terminal",
   ]);
+  await page.getByRole("button", { name: "Desktop", exact: true }).waitFor();
   await expectAccessible(page);
   await page.keyboard.press("Tab"); // feedback
   await page.keyboard.press("Tab"); // sign out

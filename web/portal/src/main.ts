@@ -48,13 +48,21 @@ function unknown(id: string): Application {
 }
 
 function showApplications(me: Me): void {
-  const cards = me.applications.map((application) => {
+  const cards = me.applications.map((application, i) => {
+    // The button is called by the application's name; the description only adds to it.
+    const name = element("strong", { id: `app-${i}` }, application.displayName);
+    const words = element("span", { class: "words" }, name);
     const button = element(
       "button",
-      { type: "button", class: "app" },
+      { type: "button", class: "app", "aria-labelledby": name.id },
       picture(application),
-      words(application),
+      words,
     );
+    if (application.description !== "") {
+      const about = element("span", { class: "quiet", id: `about-${i}` }, application.description);
+      words.append(about);
+      button.setAttribute("aria-describedby", about.id);
+    }
     button.addEventListener("click", () => void open(me, application));
     return element("li", {}, button);
   });
@@ -90,14 +98,6 @@ function picture(application: Application): HTMLElement {
 
 function initial(name: string): string {
   return [...name][0]?.toUpperCase() ?? "?";
-}
-
-function words(application: Application): HTMLElement {
-  const node = element("span", { class: "words" }, element("strong", {}, application.displayName));
-  if (application.description !== "") {
-    node.append(element("span", { class: "quiet" }, application.description));
-  }
-  return node;
 }
 
 async function open(me: Me, application: Application): Promise<void> {
