@@ -99,7 +99,7 @@ function difference(a: Buffer, b: Buffer): number {
 
 it("opens a streaming URL, chooses the editor and types into it", async () => {
   await page.goto(await region.streamingUrl("ann"));
-  await page.getByRole("button", { name: /mousepad/i }).click();
+  await page.getByRole("button", { name: /^Mousepad/ }).click();
   await streaming();
   const url = new URL(page.url());
   expect(region.dev.endpointAddresses.map((a) => a.dial)).toContain(url.hostname);

@@ -3,5 +3,5 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   root: fileURLToPath(new URL(".", import.meta.url)),
-  test: { include: ["*.e2e.ts"], testTimeout: 30_000, hookTimeout: 30_000, fileParallelism: false },
+  test: { include: ["*.e2e.ts"], testTimeout: 60_000, hookTimeout: 60_000, fileParallelism: false },
 });
