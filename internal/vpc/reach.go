@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Flow is one connection from a user's device or from inside a VPC to an address of a VPC.
@@ -566,17 +567,14 @@ func (s *Snapshot) judgeGroups(n *interfaceView, rules []ruleView, f Flow, other
 }
 
 func joinIDs(ids []SecurityGroupID) string {
-	switch len(ids) {
-	case 0:
+	if len(ids) == 0 {
 		return "no security group"
-	case 1:
-		return string(ids[0])
 	}
-	out := string(ids[0])
-	for _, id := range ids[1:] {
-		out += ", " + string(id)
+	names := make([]string, 0, len(ids))
+	for _, id := range ids {
+		names = append(names, string(id))
 	}
-	return out
+	return strings.Join(names, ", ")
 }
 
 // The range of ports that devices choose for their side of a connection.

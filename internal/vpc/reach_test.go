@@ -545,10 +545,8 @@ func randomWorld(r *rand.Rand) *world {
 		}
 	}
 	acls[0].Associations = []NetworkACLAssociation{{ID: "1", Subnet: "subnet-a"}}
-	acls[r.IntN(2)].Associations = append(acls[r.IntN(1)].Associations, NetworkACLAssociation{ID: "2", Subnet: "subnet-b"})
-	if len(acls[1].Associations) == 2 {
-		acls[0].Associations = nil
-	}
+	second := acls[r.IntN(2)]
+	second.Associations = append(second.Associations, NetworkACLAssociation{ID: "2", Subnet: "subnet-b"})
 	w.ACLs = acls
 	w.table.Propagates = r.IntN(4) > 0
 	own := &RouteTable{ID: "rtb-2", VPC: "vpc-1", Propagates: r.IntN(2) == 0}

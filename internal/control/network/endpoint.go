@@ -65,11 +65,11 @@ func (s *Service) CreateVPCEndpoint(ctx context.Context, c CreateEndpoint) (*vpc
 			if err != nil {
 				return nil, err
 			}
-			for _, e := range had {
-				if e.RequestHash != hash {
+			if len(had) > 0 {
+				if had[0].RequestHash != hash {
 					return nil, fault.Newf(fault.Mismatch, "", "", "The client token '%.64s' was used with other parameters", c.ClientToken).WithCode("IdempotentParameterMismatch")
 				}
-				return e, nil
+				return had[0], nil
 			}
 		}
 		return s.createEndpoint(tx, c, hash)

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"net/netip"
+	"strings"
 
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
@@ -48,11 +49,11 @@ func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone str
 }
 
 func zoneNames(zones []vpc.Zone) string {
-	out := zones[0].Name
-	for _, z := range zones[1:] {
-		out += ", " + z.Name
+	names := make([]string, 0, len(zones))
+	for _, z := range zones {
+		names = append(names, z.Name)
 	}
-	return out
+	return strings.Join(names, ", ")
 }
 
 func (s *Service) createSubnet(tx state.Tx, v *vpc.VPC, cidr netip.Prefix, zone string, tags vpc.Tags) (*vpc.Subnet, error) {

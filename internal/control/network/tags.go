@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -106,12 +107,8 @@ func (s *Service) CreateTags(ctx context.Context, resources []string, tags vpc.T
 				return err
 			}
 			next := make(vpc.Tags, len(r.tags)+len(tags))
-			for k, v := range r.tags {
-				next[k] = v
-			}
-			for k, v := range tags {
-				next[k] = v
-			}
+			maps.Copy(next, r.tags)
+			maps.Copy(next, tags)
 			if err := firstError(s.checkTags(tags), s.checkTags(next)); err != nil {
 				return err
 			}

@@ -203,9 +203,7 @@ func (d *Driver) Apply(ctx context.Context, plan vpc.Plan) error {
 		return fmt.Errorf("apply network plan: %w", err)
 	}
 	d.snapshot.Store(plan.Snapshot)
-	if err := d.settleControlPort(); err != nil {
-		return fmt.Errorf("apply network plan: %w", err)
-	}
+	d.settleControlPort()
 
 	wanted := make(map[vpc.NetworkInterfaceID]vpc.PlannedInterface, len(plan.Interfaces))
 	for _, p := range plan.Interfaces {
@@ -229,9 +227,9 @@ func (d *Driver) isClosed() bool {
 }
 
 // settleControlPort finds out once where the role of 443 can listen.
-func (d *Driver) settleControlPort() error {
+func (d *Driver) settleControlPort() {
 	if d.ControlPort() != 0 {
-		return nil
+		return
 	}
 	port := d.cfg.ControlPort
 	if port == 0 {
@@ -242,7 +240,7 @@ func (d *Driver) settleControlPort() error {
 		}
 		d.mu.Unlock()
 		if number == 0 {
-			return nil // no VPC yet: nothing listens
+			return // no VPC yet: nothing listens
 		}
 		port = controlPort
 		l, err := listen(netip.AddrPortFrom(lastAddr(number), controlPort))
@@ -257,7 +255,6 @@ func (d *Driver) settleControlPort() error {
 	d.mu.Lock()
 	d.control = port
 	d.mu.Unlock()
-	return nil
 }
 
 // outdated are the interfaces that are not wanted as they are.
