@@ -90,7 +90,6 @@ type Agent struct {
 	inputMu  sync.Mutex // held while input is injected
 
 	mu       sync.Mutex // guards all below
-	running  bool
 	spec     *appstream.SessionSpec
 	over     *media.Ended
 	viewer   *viewer

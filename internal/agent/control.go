@@ -133,6 +133,7 @@ func (a *Agent) join(v *viewer, hello *media.Hello) *media.Close {
 	if a.over != nil {
 		return &media.Close{Code: media.CloseEnded, Reason: a.over.Reason}
 	}
+	a.tickets.own = nil
 	t, err := a.newTicketsLocked()
 	if err != nil {
 		a.log.Error("tickets were not signed", "error", err)
@@ -187,6 +188,9 @@ func (a *Agent) leave(v *viewer, why *media.Close) {
 
 // write sends what is queued, and pings when the viewer is quiet.
 func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn) error {
+	if err := send(ctx, conn, <-v.out); err != nil { // join queued welcome, which comes before the cursor
+		return err
+	}
 	timer := time.NewTimer(quietTime)
 	defer timer.Stop()
 	for {
@@ -234,19 +238,26 @@ func (a *Agent) idle() bool {
 	return a.spec.IdleTimeout > 0 && a.now().Sub(a.lastUsed) >= a.spec.IdleTimeout
 }
 
-// send bounds the time of one message. The end of ctx leaves it a little time, because a message that is cut
-// short breaks the connection and with it the word of why it ends.
-func send(ctx context.Context, conn ControlConn, m media.ToViewer) error {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), lostTime)
-	defer cancel()
+// sending is the context of one message: it ends after limit, and when ctx has ended, after grace. A message
+// that is cut short breaks the connection, and with it the word of why it ends.
+func sending(ctx context.Context, limit, grace time.Duration) (context.Context, context.CancelFunc) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
 		select {
 		case <-bounded.Done():
-		case <-time.After(endedTime):
+		case <-timer.C:
 			cancel()
 		}
 	})
-	defer stop()
+	return bounded, func() { stop(); cancel() }
+}
+
+// send sends one message in bounded time.
+func send(ctx context.Context, conn ControlConn, m media.ToViewer) error {
+	bounded, cancel := sending(ctx, lostTime, endedTime)
+	defer cancel()
 	err := conn.Send(bounded, m)
 	if err != nil && bounded.Err() != nil {
 		return &media.Close{Code: media.CloseTooSlow, Reason: "the viewer does not read"}

@@ -18,6 +18,8 @@ const (
 	burstGap   = time.Millisecond
 	burstTime  = 3 * time.Millisecond
 	never      = 24 * time.Hour
+	// updateGrace is what an update in the making is given when its connection ends.
+	updateGrace = 250 * time.Millisecond
 	// updateOverhead is what an update has beside its sections' bodies.
 	updateOverhead = 64
 	maxFailures    = 10
@@ -289,10 +291,10 @@ func (d *display) update(ctx context.Context) error {
 	d.pacer.Started(start)
 	d.flow.Sent(d.seq, p.Bytes()+updateOverhead, d.a.now()) // before its acknowledgement can come
 	d.mu.Unlock()
-	bounded, cancel := context.WithTimeout(ctx, ackTime)
+	bounded, cancel := sending(ctx, ackTime, updateGrace)
 	defer cancel()
 	if err := d.conn.SendUpdate(bounded, d.seq, p); err != nil {
-		if ctx.Err() == nil && bounded.Err() != nil {
+		if bounded.Err() != nil {
 			return &media.Close{Code: media.CloseTooSlow, Reason: "the viewer does not read"}
 		}
 		return err

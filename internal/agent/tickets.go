@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -19,13 +20,16 @@ const (
 	resumeTicketLife = 8 * 24 * time.Hour
 	// maxUsed bounds the memory of used tickets.
 	maxUsed = 4096
+	// maxOwn bounds the unused tickets of one viewer.
+	maxOwn = 8
 )
 
 // tickets remembers which tickets were used and which of the agent's own count. The agent's mutex guards it.
 type tickets struct {
-	used    map[string]time.Time // IDs and when they expire
-	display string               // ID of the last display ticket issued
-	resume  string               // and of the last resume ticket
+	used map[string]time.Time // IDs and when they expire
+	// own are the IDs of the last tickets that the present viewer got, oldest first. Those of a viewer
+	// that was replaced do not count, or the two would replace each other for ever.
+	own []string
 }
 
 // admit checks a ticket for one connection to the session, uses it up and counts the connection as served.
@@ -55,7 +59,7 @@ func (a *Agent) admit(token string, channel appstream.Channel) *media.Close {
 	if _, used := a.tickets.used[t.ID]; used {
 		return &media.Close{Code: media.CloseTicketUsed, Reason: "the ticket was used before"}
 	}
-	if t.KeyID == appstream.KeySession && t.ID != a.tickets.display && t.ID != a.tickets.resume {
+	if t.KeyID == appstream.KeySession && !slices.Contains(a.tickets.own, t.ID) {
 		return &media.Close{Code: media.CloseReplaced, Reason: "a newer ticket replaced this one"}
 	}
 	for id, expires := range a.tickets.used {
@@ -96,7 +100,7 @@ func (a *Agent) issueLocked(channel appstream.Channel, life time.Duration) (toke
 	return token, id, err
 }
 
-// newTicketsLocked replaces both tickets of the viewer.
+// newTicketsLocked issues both tickets of the viewer.
 func (a *Agent) newTicketsLocked() (*media.Tickets, error) {
 	display, displayID, err := a.issueLocked(appstream.ChannelDisplay, displayTicketLife)
 	if err != nil {
@@ -106,6 +110,7 @@ func (a *Agent) newTicketsLocked() (*media.Tickets, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.tickets.display, a.tickets.resume = displayID, resumeID
+	own := append(a.tickets.own, displayID, resumeID)
+	a.tickets.own = own[max(0, len(own)-maxOwn):]
 	return &media.Tickets{Display: display, Resume: resume}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"image"
 	"log/slog"
@@ -14,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -141,11 +141,6 @@ func newRig(t testing.TB, options ...option) *rig {
 	return r
 }
 
-var ticketNumber struct {
-	sync.Mutex
-	n uint64
-}
-
 // ticket is a broker's ticket.
 func (r *rig) ticket(t testing.TB, change func(*appstream.Ticket)) string {
 	t.Helper()
@@ -244,9 +239,7 @@ func closeOf(t testing.TB, ws *websocket.Conn) (int, string) {
 	defer cancel()
 	for {
 		if _, _, err := ws.Read(ctx); err != nil {
-			var ce websocket.CloseError
-			if e, ok := asClose(err); ok {
-				ce = e
+			if ce, ok := errors.AsType[websocket.CloseError](err); ok {
 				return int(ce.Code), ce.Reason
 			}
 			t.Fatalf("connection ended without a close code: %v", err)
@@ -254,19 +247,11 @@ func closeOf(t testing.TB, ws *websocket.Conn) (int, string) {
 	}
 }
 
-func asClose(err error) (websocket.CloseError, bool) {
-	var ce websocket.CloseError
-	for e := err; e != nil; {
-		if c, ok := e.(websocket.CloseError); ok { //nolint:errorlint // walks by itself
-			return c, true
-		}
-		u, ok := e.(interface{ Unwrap() error })
-		if !ok {
-			break
-		}
-		e = u.Unwrap()
-	}
-	return ce, false
+func newDecoder(t testing.TB) *encode.Decoder {
+	t.Helper()
+	d := encode.NewDecoder()
+	t.Cleanup(d.Close)
+	return d
 }
 
 // joinControl opens control and says hello.
@@ -405,9 +390,16 @@ func TestTypeIntoTerminal(t *testing.T) {
 		code, key string
 		flags     uint8
 	}{
-		{"KeyE", "E", channel.KeyShift}, {"Minus", "ß", 0}, {"Quote", "Ä", channel.KeyShift}, {"KeyQ", "@", channel.KeyAltGraph},
-		{"Digit2", "é", 0}, {"Digit7", "/", channel.KeyShift}, {"KeyZ", "€", channel.KeyAltGraph}, {"Backspace", "Backspace", 0},
-		{"KeyY", "z", 0}, {"Enter", "Enter", 0},
+		{"KeyE", "E", channel.KeyShift},
+		{"Minus", "ß", 0},
+		{"Quote", "Ä", channel.KeyShift},
+		{"KeyQ", "@", channel.KeyAltGraph},
+		{"Digit2", "é", 0},
+		{"Digit7", "/", channel.KeyShift},
+		{"KeyZ", "€", channel.KeyAltGraph},
+		{"Backspace", "Backspace", 0},
+		{"KeyY", "z", 0},
+		{"Enter", "Enter", 0},
 	} {
 		v.key(t, k.code, k.key, k.flags)
 	}
@@ -438,7 +430,5 @@ func drain(t testing.TB, v *viewer) {
 	v.seq++
 	send(t, v.control, &channel.Ping{Time: uint64(v.seq)})
 	receiveType[*channel.Pong](t, v.control)
-	time.Sleep(20 * time.Millisecond) //nolint:forbidigo // a program outside writes a file
+	time.Sleep(20 * time.Millisecond) // a program outside writes a file
 }
-
-var _ = strings.TrimSpace

@@ -157,8 +157,7 @@ func Parse(conn Connection, sender Sender, b []byte) (Message, error) {
 	}
 	m := newMessage(conn, sender, t)
 	if m == nil {
-		if newMessage(Control, FromViewer, t) != nil || newMessage(Control, FromAgent, t) != nil ||
-			newMessage(Display, FromViewer, t) != nil || newMessage(Display, FromAgent, t) != nil {
+		if _, known := place(t); known {
 			return nil, &Error{Type: t, Reason: "not sent on this connection in this direction"}
 		}
 		return nil, &Error{Type: t, Reason: "unknown message type"}
@@ -173,67 +172,79 @@ func Parse(conn Connection, sender Sender, b []byte) (Message, error) {
 
 // newMessage returns an empty message of type t, or nil when sender does not send t on conn.
 func newMessage(conn Connection, sender Sender, t Type) Message {
-	if conn == Control {
-		switch t {
-		case TypePing:
-			return new(Ping)
-		case TypePong:
-			return new(Pong)
-		}
-		if sender == FromAgent {
-			switch t {
-			case TypeWelcome:
-				return new(Welcome)
-			case TypeCursor:
-				return new(Cursor)
-			case TypeEnded:
-				return new(Ended)
-			case TypeTickets:
-				return new(Tickets)
-			case TypeNotice:
-				return new(Notice)
-			}
-			return nil
-		}
-		switch t {
-		case TypeHello:
-			return new(Hello)
-		case TypeResize:
-			return new(Resize)
-		case TypeVisibility:
-			return new(Visibility)
-		case TypeEnd:
-			return new(End)
-		case TypeNeedDisplayTicket:
-			return new(NeedDisplayTicket)
-		case TypePointer:
-			return new(Pointer)
-		case TypeWheel:
-			return new(Wheel)
-		case TypeKey:
-			return new(Key)
-		case TypeText:
-			return new(Text)
-		case TypeReleaseAll:
-			return new(ReleaseAll)
-		}
-		return nil
-	}
-	if sender == FromAgent {
-		if t == TypeUpdate {
-			return new(Update)
-		}
+	if at, ok := place(t); !ok || conn != at.conn || sender != at.sender && !at.both {
 		return nil
 	}
 	switch t {
+	case TypeHello:
+		return new(Hello)
+	case TypeWelcome:
+		return new(Welcome)
+	case TypePing:
+		return new(Ping)
+	case TypePong:
+		return new(Pong)
+	case TypeResize:
+		return new(Resize)
+	case TypeCursor:
+		return new(Cursor)
+	case TypeEnded:
+		return new(Ended)
+	case TypeTickets:
+		return new(Tickets)
+	case TypeNotice:
+		return new(Notice)
+	case TypeVisibility:
+		return new(Visibility)
+	case TypeEnd:
+		return new(End)
+	case TypeNeedDisplayTicket:
+		return new(NeedDisplayTicket)
+	case TypePointer:
+		return new(Pointer)
+	case TypeWheel:
+		return new(Wheel)
+	case TypeKey:
+		return new(Key)
+	case TypeText:
+		return new(Text)
+	case TypeReleaseAll:
+		return new(ReleaseAll)
 	case TypeStart:
 		return new(Start)
+	case TypeUpdate:
+		return new(Update)
 	case TypeAck:
 		return new(Ack)
 	case TypeRefresh:
 		return new(Refresh)
 	}
 	return nil
+}
+
+// way is where a message travels.
+type way struct {
+	conn   Connection
+	sender Sender
+	both   bool // in both directions
+}
+
+// place is where messages of type t travel; false for an unknown type.
+func place(t Type) (way, bool) {
+	switch t {
+	case TypePing, TypePong:
+		return way{conn: Control, both: true}, true
+	case TypeHello, TypeResize, TypeVisibility, TypeEnd, TypeNeedDisplayTicket,
+		TypePointer, TypeWheel, TypeKey, TypeText, TypeReleaseAll:
+		return way{conn: Control, sender: FromViewer}, true
+	case TypeWelcome, TypeCursor, TypeEnded, TypeTickets, TypeNotice:
+		return way{conn: Control, sender: FromAgent}, true
+	case TypeStart, TypeAck, TypeRefresh:
+		return way{conn: Display, sender: FromViewer}, true
+	case TypeUpdate:
+		return way{conn: Display, sender: FromAgent}, true
+	}
+	return way{}, false
 }
 
 // reader takes fields from the front of a message. After the first fault every further field is zero.
