@@ -49,22 +49,17 @@ function unknown(id: string): Application {
 
 function showApplications(me: Me): void {
   const cards = me.applications.map((application, i) => {
-    // The button is called by the application's name; the description only adds to it.
-    const name = element("strong", { id: `app-${i}` }, application.displayName);
-    const words = element("span", { class: "words" }, name);
-    const button = element(
-      "button",
-      { type: "button", class: "app", "aria-labelledby": name.id },
-      picture(application),
-      words,
-    );
+    // The button covers the card but is called by the application's name; the description only adds to it.
+    const name = element("strong", {}, application.displayName);
+    const button = element("button", { type: "button", class: "app" }, name);
+    button.addEventListener("click", () => void open(me, application));
+    const words = element("div", { class: "words" }, button);
     if (application.description !== "") {
       const about = element("span", { class: "quiet", id: `about-${i}` }, application.description);
       words.append(about);
       button.setAttribute("aria-describedby", about.id);
     }
-    button.addEventListener("click", () => void open(me, application));
-    return element("li", {}, button);
+    return element("li", { class: "card" }, picture(application), words);
   });
   show(
     me,

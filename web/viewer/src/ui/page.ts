@@ -162,7 +162,7 @@ function explain(answer: Reachability | undefined): Node[] {
     element(
       "dd",
       {},
-      [hop.kind, hop.resource].filter(Boolean).join(" "),
+      [hop.kind.replaceAll("-", " "), hop.resource].filter(Boolean).join(" "),
       ...(hop.rule ? [element("code", {}, hop.rule)] : []),
     ),
   );
