@@ -269,6 +269,18 @@ func TestDefaultVPCIsMadeOnce(t *testing.T) {
 	if _, err := s.DeleteSecurityGroup(ctx, network.GroupRef{Name: "web"}); err != nil {
 		t.Error(err)
 	}
+	// Deleted is deleted, also at the next start.
+	for _, n := range subnets {
+		if err := s.DeleteSubnet(ctx, n.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DeleteVPC(ctx, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.EnsureDefaultVPC(ctx); v != nil || err != nil {
+		t.Errorf("after it was deleted: %+v, %v", v, err)
+	}
 }
 
 // TestRefusals walks the error codes that clients test for.

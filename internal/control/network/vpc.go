@@ -88,7 +88,17 @@ func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags
 	)
 }
 
-// EnsureDefaultVPC makes the account's default VPC, 172.31.0.0/16 with a /20 in each zone, unless there is one.
+// begun is the document that says that an account got what every account begins with.
+type begun struct {
+	Account string `json:"account"`
+}
+
+func accounts() state.Table[begun] {
+	return state.Table[begun]{Kind: "network-account", ID: func(b *begun) string { return b.Account }}
+}
+
+// EnsureDefaultVPC makes the default VPC of a new account, 172.31.0.0/16 with a /20 in each zone. An account has it from
+// its beginning; whoever deletes it is without: then the result is nil.
 func (s *Service) EnsureDefaultVPC(ctx context.Context) (*vpc.VPC, error) {
 	return update(ctx, s.store, func(tx state.Tx) (*vpc.VPC, error) {
 		have, err := vpc.VPCs().By(tx, "default", "true")
@@ -97,6 +107,12 @@ func (s *Service) EnsureDefaultVPC(ctx context.Context) (*vpc.VPC, error) {
 		}
 		if len(have) > 0 {
 			return have[0], nil
+		}
+		if _, old, err := accounts().Get(tx, s.account); err != nil || old {
+			return nil, err
+		}
+		if err := accounts().Put(tx, &begun{Account: s.account}); err != nil {
+			return nil, err
 		}
 		v, err := s.createVPC(tx, netip.MustParsePrefix(DefaultVPCCIDR), "default", nil, true)
 		if err != nil {
