@@ -76,6 +76,7 @@ web-check: setup
 .PHONY: generated
 generated: $(web_built)
 	go run -C tools ./apigen -check
+	@go mod tidy -diff >/dev/null || { echo "go.mod is not tidy: run go mod tidy" >&2; exit 1; }
 	@diff -u cmd/penstock/deps.txt <(scripts/deps.sh) || { \
 		echo "the binary's dependencies changed: review them, then make generate" >&2; exit 1; }
 
