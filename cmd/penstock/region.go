@@ -129,6 +129,9 @@ func (r *region) publicHandler() http.Handler {
 
 // run serves until ctx ends; instances and connections end with it.
 func (r *region) run(ctx context.Context) error {
+	if err := r.control.Adopt(ctx); err != nil {
+		return fmt.Errorf("adopt what an earlier run left: %w", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.compute.Run(ctx) })
 	g.Go(func() error { return r.network.Run(ctx) })

@@ -54,14 +54,8 @@ func New(o Options) *Control {
 	return &Control{Options: o}
 }
 
-// Run adopts what still runs, then reconciles until ctx ends.
+// Run reconciles until ctx ends. Adopt goes before it.
 func (c *Control) Run(ctx context.Context) error {
-	if err := c.adopt(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("adopt running instances: %w", err)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := []func(context.Context) error{c.fleetLoop().Run, c.instanceLoop().Run, c.sessionLoop().Run, c.watchInstances, c.purge}

@@ -96,11 +96,12 @@ func (c *Control) endInstance(ctx context.Context, i *appstream.Instance) error 
 	return err
 }
 
-// adopt compares what is recorded with what still runs, after a restart: what is gone is shown as ended.
-func (c *Control) adopt(ctx context.Context) error {
+// Adopt compares what is recorded with what still runs, once after a start: what is gone is shown as ended. Until then nothing
+// that is stored about instances and sessions can be believed.
+func (c *Control) Adopt(ctx context.Context) error {
 	running, err := c.Compute.Running(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("list running instances: %w", err)
 	}
 	var unknown []appstream.InstanceID
 	_, err = c.Store.Update(ctx, func(tx state.Tx) error {

@@ -147,7 +147,7 @@ it("launches the application that the URL names on a fixed screen", async () => 
   expect((await canvas()).width).toBe(800);
 });
 
-it("follows the window, survives a reload and comes back after the network was lost", async () => {
+it("follows the window, survives a reload and comes back to the same session", async () => {
   await page.goto(await region.streamingUrl("dan", "xterm"));
   await streaming();
   await page.setViewportSize({ width: 820, height: 620 });
