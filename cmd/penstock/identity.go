@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base32"
@@ -13,17 +12,19 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"time"
 
-	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/iam"
 )
 
 // identity is what a data directory is from its first start on: the account, its root access key and the signing key.
 type identity struct {
-	AccountID   string `json:"accountId"`
-	AccessKeyID string `json:"accessKeyId"`
-	Secret      string `json:"secretAccessKey"`
-	Seed        []byte `json:"signingSeed"` // Ed25519
+	AccountID   string    `json:"accountId"`
+	AccessKeyID string    `json:"accessKeyId"`
+	Secret      string    `json:"secretAccessKey"`
+	Seed        []byte    `json:"signingSeed"` // Ed25519
+	RoleID      string    `json:"roleId"`      // of the AppStream service's role
+	Created     time.Time `json:"created"`
 }
 
 // loadIdentity reads DIR/identity.json, or makes it on the first start (mode 0600).
@@ -56,8 +57,8 @@ func newIdentity() identity {
 	if err != nil {
 		n = big.NewInt(0) // crypto/rand never fails
 	}
-	key, secret, seed := make([]byte, 10), make([]byte, 30), make([]byte, ed25519.SeedSize)
-	for _, b := range [][]byte{key, secret, seed} {
+	key, role, secret, seed := make([]byte, 10), make([]byte, 10), make([]byte, 30), make([]byte, ed25519.SeedSize)
+	for _, b := range [][]byte{key, role, secret, seed} {
 		_, _ = rand.Read(b) // never fails
 	}
 	return identity{
@@ -65,17 +66,17 @@ func newIdentity() identity {
 		AccessKeyID: "AKIA" + base32.StdEncoding.EncodeToString(key),
 		Secret:      base64.StdEncoding.EncodeToString(secret),
 		Seed:        seed,
+		RoleID:      "AROA" + base32.StdEncoding.EncodeToString(role),
+		Created:     time.Now().UTC().Truncate(time.Second),
 	}
 }
 
 func (id identity) signingKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(id.Seed) }
 
-// Lookup knows the account's root key alone.
-func (id identity) Lookup(_ context.Context, accessKeyID string) (iam.Credential, error) {
-	if accessKeyID != id.AccessKeyID {
-		return iam.Credential{}, fault.New(fault.NotFound, "access key", "", "there is no access key with this ID")
-	}
-	return iam.Credential{AccessKeyID: id.AccessKeyID, Secret: id.Secret, Principal: iam.RootOf(id.AccountID)}, nil
+// directory knows the account's root key and the role of the AppStream service.
+func (id identity) directory() *iam.Directory {
+	root := iam.Credential{AccessKeyID: id.AccessKeyID, Secret: id.Secret, Principal: iam.RootOf(id.AccountID)}
+	return iam.NewDirectory([]iam.Credential{root}, []iam.Role{iam.ServiceAccessRole(id.AccountID, id.RoleID, id.Created)})
 }
 
 // writeFile replaces a file whole or not at all, mode 0600.

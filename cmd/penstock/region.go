@@ -108,9 +108,10 @@ func (r *region) build() (err error) {
 		Log: r.log.With("part", "gateway"),
 	})
 	r.public = r.publicHandler()
+	directory := r.identity.directory()
 	r.api, err = apiserver.New(apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
-		Credentials: r.identity, Log: r.log.With("part", "api"),
+		Credentials: directory, Roles: directory, Log: r.log.With("part", "api"),
 	})
 	return err
 }
