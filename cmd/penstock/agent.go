@@ -143,6 +143,8 @@ type guestInstance struct {
 func (in *guestInstance) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// It came to life through /proc/self/exe and would be listed as "exe".
+	_ = os.WriteFile("/proc/self/comm", []byte("penstock"), 0)
 	if err := guest.Adopt(); err != nil {
 		return err
 	}
@@ -375,10 +377,8 @@ func (in *guestInstance) end(cancel context.CancelFunc) {
 	if in.viewers != nil {
 		_ = in.viewers.Close()
 	}
-	if in.server != nil {
-		guest.AskAll(politeTime, in.server.PID())
-	}
 	if in.desktop != nil {
+		in.desktop.Retire(politeTime, in.server.PID())
 		in.desktop.Close()
 	}
 	if in.input != nil {

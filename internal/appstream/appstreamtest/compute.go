@@ -627,7 +627,7 @@ func testNext(t *testing.T, r *Rig) {
 }
 
 // Await polls until ok, at most for Patience.
-func Await(t *testing.T, what string, ok func() bool) {
+func Await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(Patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -638,7 +638,7 @@ func Await(t *testing.T, what string, ok func() bool) {
 }
 
 // display opens the instance's display with its cookie.
-func display(t *testing.T, info appstream.InstanceInfo) (*xgb.Conn, xproto.Window) {
+func display(t testing.TB, info appstream.InstanceInfo) (*xgb.Conn, xproto.Window) {
 	t.Helper()
 	auth, err := os.ReadFile(info.Local.Xauthority)
 	if err != nil || len(auth) < 16 {
@@ -700,7 +700,7 @@ func windows(c *xgb.Conn, root xproto.Window) map[xproto.Window]string {
 }
 
 // AwaitWindows waits until the screen of an instance on this machine shows exactly one window for each of these classes.
-func AwaitWindows(t *testing.T, info appstream.InstanceInfo, classes ...string) {
+func AwaitWindows(t testing.TB, info appstream.InstanceInfo, classes ...string) {
 	t.Helper()
 	if info.Local == nil {
 		return
@@ -723,7 +723,7 @@ func AwaitWindows(t *testing.T, info appstream.InstanceInfo, classes ...string) 
 }
 
 // CloseWindows ends the clients of all windows.
-func CloseWindows(t *testing.T, info appstream.InstanceInfo) {
+func CloseWindows(t testing.TB, info appstream.InstanceInfo) {
 	t.Helper()
 	if info.Local == nil {
 		return
@@ -738,7 +738,7 @@ func CloseWindows(t *testing.T, info appstream.InstanceInfo) {
 }
 
 // Geometry returns place and size of the window with this class on the screen: x, y, width, height; and the screen's size.
-func Geometry(t *testing.T, info appstream.InstanceInfo, class string) (window [4]int, screen [2]int) {
+func Geometry(t testing.TB, info appstream.InstanceInfo, class string) (window [4]int, screen [2]int) {
 	t.Helper()
 	c, root := display(t, info)
 	defer c.Close()

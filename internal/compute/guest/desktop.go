@@ -39,6 +39,7 @@ type Desktop struct {
 	log   *slog.Logger
 	conn  *xgb.Conn
 	root  xproto.Window
+	probe xproto.Window // never shown; the window manager answers questions about it
 	atoms atoms
 
 	wm      chan int       // pid of each window manager that was started
@@ -51,6 +52,7 @@ type Desktop struct {
 
 	mu       sync.Mutex
 	launched int
+	retired  bool
 	closed   bool
 }
 
@@ -60,7 +62,9 @@ type Over struct {
 	Reason string // in plain words
 }
 
-type atoms struct{ clientList, wmCheck, obControl xproto.Atom }
+type atoms struct {
+	clientList, frameExtents, requestFrameExtents, state, vertical, horizontal, undecorated, windowType, normal, transient xproto.Atom
+}
 
 // Open starts the window manager on a display that takes connections and returns when it manages the screen.
 // The caller calls Close; processes may outlive it, EndAll ends them.
@@ -84,17 +88,20 @@ func Open(ctx context.Context, place Place, log *slog.Logger) (*Desktop, error) 
 	d.tasks.Go(d.judge)
 	failed := make(chan error, 1)
 	d.tasks.Go(func() { failed <- d.runWindowManager() })
+	answered := make(chan error, 1)
+	d.tasks.Go(func() { answered <- d.awaitManager(ctx, managed) })
 	select {
-	case <-managed:
-		return d, nil
+	case err = <-answered:
+		if err == nil {
+			return d, nil
+		}
+		err = fmt.Errorf("wait for the window manager: %w", err)
 	case err = <-failed:
 		if err == nil {
 			err = errors.New("window manager ended")
 		}
 	case o := <-d.over:
 		err = errors.New(o.Reason)
-	case <-ctx.Done():
-		err = fmt.Errorf("wait for the window manager: %w", ctx.Err())
 	}
 	d.Close()
 	return nil, err
@@ -112,6 +119,15 @@ func (d *Desktop) Close() {
 	d.tasks.Wait()
 }
 
+// Retire asks the application and everything else on the desktop to end, and waits for that, at most for the grace period. The X server
+// (its process) stays: programs need it to the end.
+func (d *Desktop) Retire(grace time.Duration, server int) {
+	d.mu.Lock()
+	d.retired = true
+	d.mu.Unlock()
+	AskAll(grace, server)
+}
+
 // Over delivers once why nothing is left to stream. Nothing comes before Launch unless the desktop fails.
 func (d *Desktop) Over() <-chan Over { return d.over }
 
@@ -127,7 +143,11 @@ func (d *Desktop) prepareRoot() error {
 	setup := xproto.Setup(d.conn)
 	d.root = setup.DefaultScreen(d.conn).Root
 	for name, atom := range map[string]*xproto.Atom{
-		"_NET_CLIENT_LIST": &d.atoms.clientList, "_NET_SUPPORTING_WM_CHECK": &d.atoms.wmCheck, "_OB_CONTROL": &d.atoms.obControl,
+		"_NET_CLIENT_LIST": &d.atoms.clientList, "_NET_FRAME_EXTENTS": &d.atoms.frameExtents,
+		"_NET_REQUEST_FRAME_EXTENTS": &d.atoms.requestFrameExtents, "_NET_WM_STATE": &d.atoms.state,
+		"_NET_WM_STATE_MAXIMIZED_VERT": &d.atoms.vertical, "_NET_WM_STATE_MAXIMIZED_HORZ": &d.atoms.horizontal,
+		"_OB_WM_STATE_UNDECORATED": &d.atoms.undecorated, "_NET_WM_WINDOW_TYPE": &d.atoms.windowType,
+		"_NET_WM_WINDOW_TYPE_NORMAL": &d.atoms.normal, "WM_TRANSIENT_FOR": &d.atoms.transient,
 	} {
 		r, err := xproto.InternAtom(d.conn, false, uint16(len(name)), name).Reply() //nolint:gosec // a short constant
 		if err != nil {
@@ -142,7 +162,42 @@ func (d *Desktop) prepareRoot() error {
 		return fmt.Errorf("prepare display: %w", err)
 	}
 	xproto.ClearArea(d.conn, false, d.root, 0, 0, 0, 0)
+	if d.probe, err = xproto.NewWindowId(d.conn); err != nil {
+		return fmt.Errorf("prepare display: %w", err)
+	}
+	err = xproto.CreateWindowChecked(d.conn, 0, d.probe, d.root, -10, -10, 1, 1, 0, xproto.WindowClassInputOnly, 0,
+		xproto.CwOverrideRedirect|xproto.CwEventMask, []uint32{1, xproto.EventMaskPropertyChange}).Check()
+	if err != nil {
+		return fmt.Errorf("prepare display: %w", err)
+	}
 	return nil
+}
+
+// ask sends a message about a window to the window manager.
+func (d *Desktop) ask(w xproto.Window, kind xproto.Atom, data ...uint32) {
+	ev := xproto.ClientMessageEvent{
+		Format: 32, Window: w, Type: kind, Data: xproto.ClientMessageDataUnionData32New(append(data, make([]uint32, 5-len(data))...)),
+	}
+	xproto.SendEvent(d.conn, false, d.root, xproto.EventMaskSubstructureNotify|xproto.EventMaskSubstructureRedirect, string(ev.Bytes()))
+}
+
+// awaitManager asks the window manager until it answers. That it says who it is comes long before: what windows ask of it in between,
+// openbox may leave lying until the next event, and programs of the X Toolkit then wait for 5 s.
+func (d *Desktop) awaitManager(ctx context.Context, answered <-chan struct{}) error {
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		d.ask(d.probe, d.atoms.requestFrameExtents)
+		select {
+		case <-answered:
+			return nil
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.done:
+			return nil
+		}
+	}
 }
 
 // watchWindows counts the windows after each change until the display ends.
@@ -162,11 +217,11 @@ func (d *Desktop) watchWindows(managed chan<- struct{}) {
 		if !ok {
 			continue
 		}
-		if p.Atom == d.atoms.wmCheck && p.State == xproto.PropertyNewValue && !isManaged {
+		if p.Window == d.probe && p.Atom == d.atoms.frameExtents && !isManaged {
 			isManaged = true
 			close(managed)
 		}
-		if p.Atom != d.atoms.clientList {
+		if p.Window != d.root || p.Atom != d.atoms.clientList {
 			continue
 		}
 		r, err := xproto.GetProperty(d.conn, false, d.root, d.atoms.clientList, xproto.AtomWindow, 0, 4096).Reply()
@@ -174,9 +229,8 @@ func (d *Desktop) watchWindows(managed chan<- struct{}) {
 			continue // the next event, or the connection's end, tells more
 		}
 		n := len(r.Value) / 4
-		if n > 0 && !had {
-			had = true
-			d.tasks.Go(d.restNormal)
+		if !had {
+			had = d.fillScreen(r.Value)
 		}
 		select { // the newest number replaces one that was not read
 		case <-d.windows:
@@ -186,17 +240,23 @@ func (d *Desktop) watchWindows(managed chan<- struct{}) {
 	}
 }
 
-// restNormal lets further windows have their own size and frame, once the first one fills the screen.
-func (d *Desktop) restNormal() {
-	if _, err := d.place.writeOpenbox(false); err != nil {
-		d.log.Warn("window manager keeps its first rule", "error", err)
-		return
+// fillScreen makes the first window that is no dialog as large as the screen, without a frame, and reports whether there was one.
+func (d *Desktop) fillScreen(list []byte) bool {
+	for ; len(list) >= 4; list = list[4:] {
+		w := xproto.Window(xgb.Get32(list))
+		kind, err := xproto.GetProperty(d.conn, false, w, d.atoms.windowType, xproto.AtomAtom, 0, 1).Reply()
+		if err != nil || (len(kind.Value) >= 4 && xproto.Atom(xgb.Get32(kind.Value)) != d.atoms.normal) {
+			continue
+		}
+		if parent, err := xproto.GetProperty(d.conn, false, w, d.atoms.transient, xproto.AtomWindow, 0, 1).Reply(); err != nil || len(parent.Value) > 0 {
+			continue
+		}
+		const add = 1
+		d.ask(w, d.atoms.state, add, uint32(d.atoms.undecorated))
+		d.ask(w, d.atoms.state, add, uint32(d.atoms.vertical), uint32(d.atoms.horizontal))
+		return true
 	}
-	ev := xproto.ClientMessageEvent{
-		Format: 32, Window: d.root, Type: d.atoms.obControl,
-		Data: xproto.ClientMessageDataUnionData32New([]uint32{1, 0, 0, 0, 0}), // 1: read the configuration again
-	}
-	xproto.SendEvent(d.conn, false, d.root, xproto.EventMaskSubstructureNotify|xproto.EventMaskSubstructureRedirect, string(ev.Bytes()))
+	return false
 }
 
 // runWindowManager keeps the window manager running: applications can end it, and a session without one is of no use.
@@ -205,7 +265,7 @@ func (d *Desktop) runWindowManager() error {
 	if err != nil {
 		return errors.New("openbox not found: install package openbox")
 	}
-	config, err := d.place.writeOpenbox(true)
+	config, err := d.place.writeOpenbox()
 	if err != nil {
 		return err
 	}
@@ -221,10 +281,11 @@ func (d *Desktop) runWindowManager() error {
 		}
 		d.wm <- cmd.Process.Pid
 		err = d.wait(cmd)
-		select {
-		case <-d.done:
+		d.mu.Lock()
+		over := d.closed || d.retired
+		d.mu.Unlock()
+		if over {
 			return nil
-		default:
 		}
 		d.log.Warn("window manager ended", "error", err, "output", tail.String())
 		if n == maxRestarts {
@@ -301,7 +362,7 @@ func (d *Desktop) Launch(p Program) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case d.closed:
+	case d.closed || d.retired:
 		return errors.New("the session's desktop is closed")
 	case d.launched == maxLaunches:
 		return fmt.Errorf("%d applications were started in this session; that is the limit", maxLaunches)

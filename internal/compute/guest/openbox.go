@@ -4,14 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
-
-// wholeScreen makes the session's first window fill the screen; the rule goes as soon as that window is there.
-const wholeScreen = `  <applications>
-    <application type="normal"><decor>no</decor><maximized>yes</maximized><focus>yes</focus></application>
-  </applications>
-`
 
 // openboxConfig has one desktop, no menu that starts anything, and the mouse and key bindings that users expect of windows.
 const openboxConfig = `<?xml version="1.0" encoding="UTF-8"?>
@@ -58,21 +51,13 @@ const openboxConfig = `<?xml version="1.0" encoding="UTF-8"?>
     </context>
   </mouse>
   <menu/>
-%s</openbox_config>
+</openbox_config>
 `
 
 // writeOpenbox writes the window manager's configuration and returns its path.
-func (p Place) writeOpenbox(first bool) (string, error) {
-	rule := ""
-	if first {
-		rule = wholeScreen
-	}
+func (p Place) writeOpenbox() (string, error) {
 	path := filepath.Join(p.Folder, "openbox.xml")
-	next := path + ".new"
-	if err := os.WriteFile(next, []byte(strings.Replace(openboxConfig, "%s", rule, 1)), 0o600); err != nil {
-		return "", fmt.Errorf("configure the window manager: %w", err)
-	}
-	if err := os.Rename(next, path); err != nil {
+	if err := os.WriteFile(path, []byte(openboxConfig), 0o600); err != nil {
 		return "", fmt.Errorf("configure the window manager: %w", err)
 	}
 	return path, nil

@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code) //nolint:forbidigo // how a TestMain ends
 }
 
-func needs(t *testing.T, programs ...string) {
+func needs(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := guest.LookPath(p); err != nil {
@@ -181,7 +181,7 @@ func open(t *testing.T, dataDir string) *watched {
 	return openWith(t, process.Options{DataDir: dataDir, Executable: path})
 }
 
-func openWith(t *testing.T, o process.Options) *watched {
+func openWith(t testing.TB, o process.Options) *watched {
 	t.Helper()
 	// Users of its own for each driver: what is left of one is not taken for another's.
 	o.UIDs = process.UIDs{First: 62000 + 30*int(drivers.Add(1)-1), Count: 30}
