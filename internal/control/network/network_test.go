@@ -951,6 +951,76 @@ func TestFailedEndpointRecovers(t *testing.T) {
 	}
 }
 
+// stuck is a driver whose checks do not end before it is let go.
+type stuck struct {
+	*loopback.Driver
+	let chan struct{}
+}
+
+func (d stuck) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
+	select {
+	case <-d.let:
+		return d.Driver.Check(ctx, id)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestRulesDoNotWaitForChecks changes rules, endpoints and deletes one while checks hang.
+func TestRulesDoNotWaitForChecks(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	d, err := loopback.New(loopback.Config{Store: store, Spread: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	driver := stuck{d, make(chan struct{})}
+	s := network.New(network.Config{Store: store, Driver: driver, Region: region, AccountID: account, DeletedLinger: time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	w := newSite(t, s)
+	var all []*vpc.Endpoint
+	for range 6 { // more than are checked at a time
+		all = append(all, w.endpoint(t, s, w.a.ID))
+	}
+	other := w.endpoint(t, s, w.b.ID)
+	f := vpc.Flow{VPC: w.vpc.ID, Protocol: vpc.TCP, Src: netip.MustParseAddrPort("172.16.0.5:40000"), Dst: netip.MustParseAddrPort("10.77.1.4:443")}
+	await(t, store, "interfaces", func(state.Reader) (bool, error) {
+		return s.Snapshot().Explain(f).Blocked().Kind == vpc.HopSecurityGroup, nil
+	})
+	if _, _, err := s.Authorize(ctx, network.GroupRef{ID: w.group.ID}, false, []network.RuleRequest{{Protocol: "tcp", From: new(443), To: new(443), CIDR: "172.16.0.0/16"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.Snapshot().Explain(f); !v.OK {
+		t.Errorf("not in force: %+v", v.Blocked())
+	}
+	if _, err := s.DeleteVPCEndpoints(ctx, []vpc.EndpointID{other.ID}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, store, "the end of the other", func(rd state.Reader) (bool, error) {
+		_, ok, err := vpc.Endpoints().Get(rd, string(other.ID))
+		return !ok, err
+	})
+	if err := s.ModifyVPCEndpoint(ctx, network.ModifyEndpoint{ID: all[0].ID, AddSubnets: []vpc.SubnetID{w.b.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	close(driver.let)
+	for _, e := range all {
+		awaitState(t, store, e.ID, vpc.EndpointAvailable)
+	}
+	if e := awaitState(t, store, all[0].ID, vpc.EndpointAvailable); e.Realised != 2 || len(e.Interfaces) != 2 {
+		t.Errorf("endpoint = %+v", e)
+	}
+}
+
 // crashing is a store that stops its user at the n-th use: the call fails before it was done or after.
 type crashing struct {
 	state.Store

@@ -22,19 +22,33 @@ const (
 // reconciler is what one Run knows between its passes.
 type reconciler struct {
 	*Service
-	seen  state.Revision             // the state that the last pass saw
-	retry map[vpc.EndpointID]retryAt // endpoints that failed
+	seen   state.Revision // the state that the last pass saw
+	room   chan struct{}  // holds one item for each check that runs
+	checks sync.WaitGroup
+	nudged chan struct{} // holds one item when a check wants another pass that no change will bring
+
+	mu       sync.Mutex
+	attempts map[vpc.EndpointID]attempt
 }
 
-type retryAt struct {
-	after time.Duration
-	when  time.Time
+// attempt is what was last tried to make an endpoint available.
+type attempt struct {
+	generation int64
+	running    bool
+	after      time.Duration // that it waits before it is tried again
+	when       time.Time     // not before
 }
 
 // Run keeps the driver's network at what is stored, until ctx ends. Endpoints that were available when the process
 // ended are pending until their interfaces answer again.
 func (s *Service) Run(ctx context.Context) error {
-	r := &reconciler{Service: s, retry: map[vpc.EndpointID]retryAt{}}
+	r := &reconciler{
+		Service: s, attempts: map[vpc.EndpointID]attempt{},
+		room: make(chan struct{}, checkers), nudged: make(chan struct{}, 1),
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.checks.Wait()
+	defer cancel()
 	if err := s.Recover(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -158,24 +172,20 @@ func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
 	r.progress.set(true, r.seen) // also after a failure: who waits learns nothing more by waiting
 
 	now := r.now()
-	var pending, deleting []*vpc.Endpoint
+	var deleting []*vpc.Endpoint
 	var expired []vpc.EndpointID
-	present := map[vpc.EndpointID]bool{}
 	soonest := func(t time.Time) {
 		if wake.IsZero() || t.Before(wake) {
 			wake = t
 		}
 	}
+	present := make(map[vpc.EndpointID]bool, len(res.Endpoints))
 	for _, e := range res.Endpoints {
 		present[e.ID] = true
 		switch e.State {
-		case vpc.EndpointPending:
-			pending = append(pending, e)
-		case vpc.EndpointFailed:
-			if at := r.retry[e.ID]; now.Before(at.when) {
-				soonest(at.when)
-			} else {
-				pending = append(pending, e)
+		case vpc.EndpointPending, vpc.EndpointFailed:
+			if at := r.try(ctx, e, now, applied); !at.IsZero() {
+				soonest(at)
 			}
 		case vpc.EndpointDeleting:
 			deleting = append(deleting, e)
@@ -186,22 +196,9 @@ func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
 				expired = append(expired, e.ID)
 			}
 		case vpc.EndpointAvailable:
-			delete(r.retry, e.ID)
 		}
 	}
-	for id := range r.retry {
-		if !present[id] {
-			delete(r.retry, id)
-		}
-	}
-
-	results := r.check(ctx, pending, applied)
-	if ctx.Err() != nil {
-		return time.Time{}, ctx.Err()
-	}
-	if err := r.settle(ctx, pending, results, soonest); err != nil {
-		return wake, err
-	}
+	r.forget(present)
 	// What goes is taken from the store only after it was taken from the network.
 	if applied == nil {
 		if err := r.remove(ctx, deleting, expired); err != nil {
@@ -214,94 +211,131 @@ func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
 	return wake, applied
 }
 
-// check connects to the interfaces of endpoints, some at a time; the results are in the order of the endpoints.
-func (r *reconciler) check(ctx context.Context, endpoints []*vpc.Endpoint, applied error) []error {
-	results := make([]error, len(endpoints))
-	room := make(chan struct{}, checkers)
-	var work sync.WaitGroup
-	for n, e := range endpoints {
-		if applied != nil {
-			results[n] = applied
-			continue
+// try begins to make an endpoint available, unless that runs already; or it returns when to try again.
+func (r *reconciler) try(ctx context.Context, e *vpc.Endpoint, now time.Time, applied error) (again time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.attempts[e.ID]
+	if a.generation == e.Generation {
+		if a.running {
+			return time.Time{}
 		}
-		room <- struct{}{}
-		work.Go(func() {
-			defer func() { <-room }()
-			ctx, cancel := context.WithTimeout(ctx, checkLimit)
-			defer cancel()
-			for _, i := range e.Interfaces {
-				if err := r.driver.Check(ctx, i); err != nil {
-					results[n] = fmt.Errorf("network interface %s: %w", i, err)
-					return
-				}
-			}
-		})
+		if now.Before(a.when) {
+			return a.when
+		}
+	} else {
+		a = attempt{generation: e.Generation}
 	}
-	work.Wait()
-	return results
+	a.running = true
+	r.attempts[e.ID] = a
+	r.checks.Go(func() {
+		result := applied
+		if result == nil {
+			result = r.check(ctx, e)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.conclude(e, result, r.settle(ctx, e, result))
+	})
+	return time.Time{}
 }
 
-// settle writes available or failed, unless an endpoint was changed since it was checked.
-func (r *reconciler) settle(ctx context.Context, checked []*vpc.Endpoint, results []error, soonest func(time.Time)) error {
-	if len(checked) == 0 {
-		return nil
+// conclude notes how an attempt ended, and wakes the next pass when no change of the store will.
+func (r *reconciler) conclude(e *vpc.Endpoint, result, written error) {
+	if written != nil {
+		r.log.Error("endpoint was not written", "endpoint", e.ID, "error", written)
 	}
-	type outcome struct {
-		id  vpc.EndpointID
-		err error
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.attempts[e.ID]
+	if a.generation != e.Generation {
+		return // another attempt runs for what the endpoint is now
 	}
-	var outcomes []outcome
+	if result == nil && written == nil {
+		delete(r.attempts, e.ID)
+		return
+	}
+	a.running = false
+	a.after = min(max(2*a.after, retryFirst), retryMost)
+	a.when = r.now().Add(a.after)
+	r.attempts[e.ID] = a
+	select {
+	case r.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops attempts of endpoints that are no more.
+func (r *reconciler) forget(present map[vpc.EndpointID]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, a := range r.attempts {
+		if !present[id] && !a.running {
+			delete(r.attempts, id)
+		}
+	}
+}
+
+// check connects to every interface of an endpoint; some endpoints are checked at the same time.
+func (r *reconciler) check(ctx context.Context, e *vpc.Endpoint) error {
+	select {
+	case r.room <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-r.room }()
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	for _, i := range e.Interfaces {
+		if err := r.driver.Check(ctx, i); err != nil {
+			return fmt.Errorf("network interface %s: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// settle writes available or failed, unless the endpoint was changed since it was checked.
+func (r *reconciler) settle(ctx context.Context, was *vpc.Endpoint, result error) error {
+	written := false
 	_, err := r.raw.Update(ctx, func(tx state.Tx) error {
-		outcomes = nil
-		for n, was := range checked {
-			e, ok, err := vpc.Endpoints().Get(tx, string(was.ID))
+		written = false
+		e, ok, err := vpc.Endpoints().Get(tx, string(was.ID))
+		if err != nil {
+			return err
+		}
+		if !ok || e.Generation != was.Generation || e.State != vpc.EndpointPending && e.State != vpc.EndpointFailed {
+			return nil // the next pass sees what it is now
+		}
+		written = true
+		status := "in-use"
+		if result == nil {
+			e.State, e.LastError, e.Realised = vpc.EndpointAvailable, nil, e.Generation
+		} else {
+			status = "pending"
+			e.State, e.LastError = vpc.EndpointFailed, &vpc.EndpointError{Code: "InternalError", Message: result.Error()}
+		}
+		for _, id := range e.Interfaces {
+			i, ok, err := vpc.NetworkInterfaces().Get(tx, string(id))
 			if err != nil {
 				return err
 			}
-			if !ok || e.Generation != was.Generation || e.State != vpc.EndpointPending && e.State != vpc.EndpointFailed {
-				continue // changed meanwhile: the next pass sees it
-			}
-			outcomes = append(outcomes, outcome{e.ID, results[n]})
-			status := "in-use"
-			if results[n] == nil {
-				e.State, e.LastError, e.Realised = vpc.EndpointAvailable, nil, e.Generation
-			} else {
-				status = "pending"
-				e.State, e.LastError = vpc.EndpointFailed, &vpc.EndpointError{Code: "InternalError", Message: results[n].Error()}
-			}
-			if err := vpc.Endpoints().Put(tx, e); err != nil {
-				return err
-			}
-			for _, id := range e.Interfaces {
-				i, ok, err := vpc.NetworkInterfaces().Get(tx, string(id))
-				if err != nil {
+			if ok && i.Status != status {
+				i.Status = status
+				if err := vpc.NetworkInterfaces().Put(tx, i); err != nil {
 					return err
 				}
-				if ok && i.Status != status {
-					i.Status = status
-					if err := vpc.NetworkInterfaces().Put(tx, i); err != nil {
-						return err
-					}
-				}
 			}
 		}
-		return nil
+		return vpc.Endpoints().Put(tx, e)
 	})
-	if err != nil {
-		return fmt.Errorf("write endpoints: %w", err)
-	}
-	for _, o := range outcomes {
-		if o.err == nil {
-			delete(r.retry, o.id)
-			r.log.Info("endpoint became available", "endpoint", o.id)
-			continue
-		}
-		at := r.retry[o.id]
-		at.after = min(max(2*at.after, retryFirst), retryMost)
-		at.when = r.now().Add(at.after)
-		r.retry[o.id] = at
-		soonest(at.when)
-		r.log.Error("endpoint failed", "endpoint", o.id, "error", o.err, "retry", at.after)
+	switch {
+	case err != nil:
+		return err
+	case written && result == nil:
+		r.log.Info("endpoint became available", "endpoint", was.ID)
+	case written:
+		r.log.Error("endpoint failed", "endpoint", was.ID, "error", result)
 	}
 	return nil
 }
@@ -346,21 +380,31 @@ func (r *reconciler) remove(ctx context.Context, deleting []*vpc.Endpoint, expir
 	return nil
 }
 
-// wait returns when something changed that the rules are made of, or when wake has come.
+// wait returns when something changed that the rules are made of, when a check asks for a pass, or when wake has come.
 func (r *reconciler) wait(ctx context.Context, wake time.Time) error {
-	waitCtx := ctx
+	waitCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if !wake.IsZero() {
-		var cancel context.CancelFunc
-		waitCtx, cancel = context.WithTimeout(ctx, wake.Sub(r.now()))
-		defer cancel()
+		timer := time.AfterFunc(wake.Sub(r.now()), cancel)
+		defer timer.Stop()
 	}
+	var nudges sync.WaitGroup
+	defer nudges.Wait()
+	defer cancel()
+	nudges.Go(func() {
+		select {
+		case <-r.nudged:
+			cancel()
+		case <-waitCtx.Done():
+		}
+	})
 	for {
 		changes, err := r.raw.Changes(waitCtx, r.seen)
 		switch {
 		case errors.Is(err, state.ErrCompacted):
 			return nil // a pass reads everything
 		case err != nil && ctx.Err() == nil && waitCtx.Err() != nil:
-			return nil // it is time
+			return nil // it is time, or a check asks
 		case err != nil:
 			return err
 		}
