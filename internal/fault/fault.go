@@ -91,8 +91,7 @@ func (e *Error) WithCode(code string) *Error {
 
 // KindOf is the kind of the first fault in err's chain, Internal when there is none.
 func KindOf(err error) Kind {
-	var f *Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*Error](err); ok {
 		return f.Kind
 	}
 	return Internal
@@ -100,6 +99,6 @@ func KindOf(err error) Kind {
 
 // Is reports whether err carries a fault of kind.
 func Is(err error, kind Kind) bool {
-	var f *Error
-	return errors.As(err, &f) && f.Kind == kind
+	f, ok := errors.AsType[*Error](err)
+	return ok && f.Kind == kind
 }

@@ -79,7 +79,7 @@ func (g *Gateway) channel(w http.ResponseWriter, r *http.Request, v visit, chann
 		writeError(w, http.StatusUpgradeRequired, "not-a-channel", problem)
 		return
 	}
-	s, _, ref := g.check(r.Context(), token, v, channel)
+	s, ref := g.check(r.Context(), token, v, channel)
 	var upstream net.Conn
 	if ref == nil {
 		ctx, cancel := context.WithTimeout(r.Context(), dialTimeout)
@@ -141,11 +141,11 @@ func handshake(r *http.Request) (key, token, problem string) {
 	}
 	if o := r.Header.Get("Origin"); o != "" {
 		u, err := url.Parse(o)
-		want, _ := splitHost(r.Host)
+		want := hostOf(r.Host)
 		if err != nil {
 			return "", "", "Origin is not a URL"
 		}
-		if got, _ := splitHost(u.Host); got != want {
+		if hostOf(u.Host) != want {
 			return "", "", "Origin is another host than this one"
 		}
 	}

@@ -130,7 +130,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no endpoint", http.StatusInternalServerError)
 		return
 	}
-	host, _ := splitHost(r.Host)
+	host := hostOf(r.Host)
 	if g.KnownHost != nil && !g.KnownHost(c, host) {
 		writeError(w, http.StatusMisdirectedRequest, "wrong-host", "this address serves no host of that name")
 		return
@@ -175,7 +175,7 @@ func (g *Gateway) Internet() http.Handler {
 
 // setHeaders sets what every answer of the private plane carries: nothing is cached, nothing else may be loaded or framed.
 func setHeaders(h http.Header, r *http.Request) {
-	host, _ := splitHost(r.Host)
+	host := hostOf(r.Host)
 	ws := "ws"
 	if r.TLS != nil {
 		ws = "wss"
@@ -189,21 +189,21 @@ func setHeaders(h http.Header, r *http.Request) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-// splitHost returns the host of a Host header without its port; what is not a plausible host becomes "invalid".
-func splitHost(hostport string) (host, port string) {
-	host, port, err := net.SplitHostPort(hostport)
+// hostOf returns the host of a Host header without its port; what is not a plausible host becomes "invalid".
+func hostOf(hostport string) string {
+	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
-		host, port = hostport, ""
+		host = hostport
 	}
 	for _, c := range host {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '-' && c != ':' {
-			return "invalid", ""
+			return "invalid"
 		}
 	}
 	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
 		host = "[" + host + "]"
 	}
-	return host, port
+	return host
 }
 
 func (g *Gateway) config(w http.ResponseWriter, v visit) {
@@ -213,7 +213,7 @@ func (g *Gateway) config(w http.ResponseWriter, v visit) {
 // reachability tells a viewer with a valid ticket which rule would keep it from a port of its endpoint.
 func (g *Gateway) reachability(w http.ResponseWriter, r *http.Request, v visit) {
 	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if _, _, ref := g.check(r.Context(), token, v, ""); ref != nil {
+	if _, ref := g.check(r.Context(), token, v, ""); ref != nil {
 		writeError(w, http.StatusForbidden, ref.code.name(), ref.reason)
 		return
 	}
@@ -240,7 +240,7 @@ func (g *Gateway) reachability(w http.ResponseWriter, r *http.Request, v visit) 
 }
 
 // check verifies a ticket for this endpoint; channel "" accepts a ticket of any channel.
-func (g *Gateway) check(ctx context.Context, token string, v visit, channel appstream.Channel) (*appstream.Session, appstream.Ticket, *refusal) {
+func (g *Gateway) check(ctx context.Context, token string, v visit, channel appstream.Channel) (*appstream.Session, *refusal) {
 	var found *appstream.Session
 	var lookup error
 	t, err := appstream.VerifyTicket(token, func(keyID string, id appstream.SessionID) ed25519.PublicKey {
@@ -260,21 +260,21 @@ func (g *Gateway) check(ctx context.Context, token string, v visit, channel apps
 	}, g.Now())
 	switch {
 	case lookup != nil:
-		return nil, t, refuse(codeInternal, "the session cannot be looked up now")
+		return nil, refuse(codeInternal, "the session cannot be looked up now")
 	case errors.Is(err, appstream.ErrTicketExpired):
-		return nil, t, refuse(codeTicketExpired, "the ticket expired; open the application again from the portal")
+		return nil, refuse(codeTicketExpired, "the ticket expired; open the application again from the portal")
 	case err != nil:
-		return nil, t, refuse(codeBadTicket, err.Error())
+		return nil, refuse(codeBadTicket, err.Error())
 	case found == nil:
-		return nil, t, refuse(codeNoSession, "the session does not exist or has ended")
+		return nil, refuse(codeNoSession, "the session does not exist or has ended")
 	case t.Endpoint != v.endpoint || found.Endpoint != v.endpoint:
-		return nil, t, refuse(codeWrongEndpoint, "the session streams from another endpoint")
+		return nil, refuse(codeWrongEndpoint, "the session streams from another endpoint")
 	case channel != "" && t.Channel != channel:
-		return nil, t, refuse(codeWrongChannel, "the ticket is for another channel")
+		return nil, refuse(codeWrongChannel, "the ticket is for another channel")
 	case !found.Live():
-		return nil, t, refuse(codeNoSession, "the session has ended")
+		return nil, refuse(codeNoSession, "the session has ended")
 	default:
-		return found, t, nil
+		return found, nil
 	}
 }
 

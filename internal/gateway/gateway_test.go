@@ -404,7 +404,7 @@ func TestRandomBytesAndStalledViewers(t *testing.T) {
 	}
 	defer func() { _ = stalled.Close() }()
 	_, _ = io.WriteString(stalled, "GET / HTTP/1.1\r\nHost: 127")
-	resp, err := http.Get("http://" + s.page.Addr().String() + "/") //nolint:noctx // a test with a bound of its own
+	resp, err := http.Get("http://" + s.page.Addr().String() + "/")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -261,8 +261,11 @@ func (w *walk) tearDown(second string) {
 		return err != nil && strings.Contains(err.Error(), "InvalidVpcEndpointId.NotFound")
 	})
 	for _, args := range [][]string{
-		{"delete-subnet", "--subnet-id", w.subnetA}, {"delete-subnet", "--subnet-id", w.subnetB},
-		{"delete-network-acl", "--network-acl-id", w.acl}, {"delete-security-group", "--group-id", w.group}, {"delete-vpc", "--vpc-id", w.vpc},
+		{"delete-subnet", "--subnet-id", w.subnetA},
+		{"delete-subnet", "--subnet-id", w.subnetB},
+		{"delete-network-acl", "--network-acl-id", w.acl},
+		{"delete-security-group", "--group-id", w.group},
+		{"delete-vpc", "--vpc-id", w.vpc},
 	} {
 		w.aws(nil, append([]string{"ec2"}, args...)...)
 	}

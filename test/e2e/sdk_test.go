@@ -36,8 +36,7 @@ func (s *server) sdk() (*appstream.Client, *ec2.Client) {
 
 // code is the API's error code.
 func code(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
 	}
 	return ""
