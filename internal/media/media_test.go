@@ -1,0 +1,226 @@
+package media_test
+
+import (
+	"image"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"penstock.dev/penstock/internal/media"
+)
+
+// However rectangles are added, the clusters cover all of them inside the bounds, stay inside the bounds, and
+// are few.
+func TestRegionCovers(t *testing.T) {
+	t.Parallel()
+	bounds := image.Rect(0, 0, 200, 150)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for round := range 500 {
+		var r media.Region
+		var want [150][200]bool
+		for range 1 + rng.IntN(60) {
+			x, y := rng.IntN(240)-20, rng.IntN(190)-20
+			rect := image.Rect(x, y, x+rng.IntN(40), y+rng.IntN(40))
+			r.Add(rect)
+			in := rect.Intersect(bounds)
+			for y := in.Min.Y; y < in.Max.Y; y++ {
+				for x := in.Min.X; x < in.Max.X; x++ {
+					want[y][x] = true
+				}
+			}
+		}
+		clusters := r.Clusters(nil, bounds)
+		if len(clusters) > 4 {
+			t.Fatalf("round %d: %d clusters", round, len(clusters))
+		}
+		for _, c := range clusters {
+			if c.Empty() || !c.In(bounds) {
+				t.Fatalf("round %d: cluster %v", round, c)
+			}
+		}
+		for y := range want {
+			for x, damaged := range want[y] {
+				covered := false
+				for _, c := range clusters {
+					covered = covered || image.Pt(x, y).In(c)
+				}
+				if damaged && !covered {
+					t.Fatalf("round %d: %d,%d is lost", round, x, y)
+				}
+			}
+		}
+	}
+}
+
+func TestRegionClusters(t *testing.T) {
+	t.Parallel()
+	bounds := image.Rect(0, 0, 1000, 1000)
+	tests := map[string]struct {
+		add, want []image.Rectangle
+	}{
+		"nothing":        {nil, nil},
+		"empty":          {[]image.Rectangle{{}}, nil},
+		"outside":        {[]image.Rectangle{image.Rect(2000, 0, 2010, 10)}, nil},
+		"cut":            {[]image.Rectangle{image.Rect(990, 990, 2000, 2000)}, []image.Rectangle{image.Rect(990, 990, 1000, 1000)}},
+		"neighbours":     {[]image.Rectangle{image.Rect(0, 0, 10, 10), image.Rect(12, 0, 20, 10)}, []image.Rectangle{image.Rect(0, 0, 20, 10)}},
+		"far apart":      {[]image.Rectangle{image.Rect(0, 0, 10, 10), image.Rect(900, 900, 910, 910)}, []image.Rectangle{image.Rect(0, 0, 10, 10), image.Rect(900, 900, 910, 910)}},
+		"inside another": {[]image.Rectangle{image.Rect(0, 0, 50, 50), image.Rect(10, 10, 20, 20)}, []image.Rectangle{image.Rect(0, 0, 50, 50)}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var r media.Region
+			for _, rect := range tt.add {
+				r.Add(rect)
+			}
+			if diff := cmp.Diff(tt.want, r.Clusters(nil, bounds)); diff != "" {
+				t.Errorf("want(-) got(+)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRegionDoesNotAllocate(t *testing.T) {
+	var r media.Region
+	clusters := make([]image.Rectangle, 0, 8)
+	allocs := testing.AllocsPerRun(100, func() {
+		for i := range 100 {
+			r.Add(image.Rect(i*37%900, i*53%900, i*37%900+20, i*53%900+20))
+		}
+		clusters = r.Clusters(clusters[:0], image.Rect(0, 0, 1000, 1000))
+		r.Reset()
+	})
+	if allocs != 0 {
+		t.Errorf("got %v allocations, want 0", allocs)
+	}
+}
+
+func TestFit(t *testing.T) {
+	t.Parallel()
+	limit := media.Size{Width: 1000, Height: 800}
+	for in, want := range map[media.Size]media.Size{
+		{Width: 0, Height: 0}:         {Width: 64, Height: 64},
+		{Width: 801, Height: 601}:     {Width: 801, Height: 601},
+		{Width: 63, Height: 65000}:    {Width: 64, Height: 800},
+		{Width: 65000, Height: 65000}: limit,
+	} {
+		if got := in.Fit(limit); got != want {
+			t.Errorf("%v: got %v, want %v", in, got, want)
+		}
+	}
+}
+
+func TestFlow(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	step := func(d time.Duration) time.Time { now = now.Add(d); return now }
+	t.Run("three updates", func(t *testing.T) {
+		f := media.NewFlow(0)
+		for seq := range uint32(3) {
+			if !f.Open() {
+				t.Fatalf("closed after %d updates", seq)
+			}
+			f.Sent(seq+1, 100, step(time.Millisecond))
+		}
+		if f.Open() {
+			t.Error("open with three updates in flight")
+		}
+		if f.Acknowledged(9, now) {
+			t.Error("an update that was not sent was acknowledged")
+		}
+		if !f.Acknowledged(2, step(time.Millisecond)) || f.InFlight() != 1 {
+			t.Errorf("%d in flight, want 1", f.InFlight())
+		}
+		if !f.Acknowledged(2, now) || !f.Acknowledged(1, now) {
+			t.Error("a repetition was refused")
+		}
+		if oldest, ok := f.Oldest(); !ok || oldest != now.Add(-time.Millisecond) {
+			t.Errorf("oldest: got %v, %v", oldest, ok)
+		}
+	})
+	t.Run("bytes", func(t *testing.T) {
+		f := media.NewFlow(0)
+		f.Sent(1, 10<<20, step(time.Millisecond)) // greater than any window, but alone
+		if f.Open() {
+			t.Error("open behind 10 MiB")
+		}
+		f.Acknowledged(1, step(10*time.Millisecond)) // 1 GB/s: the window grows to its greatest
+		f.Sent(2, 3<<20, step(time.Millisecond))
+		if !f.Open() {
+			t.Error("closed behind 3 MiB on a fast link")
+		}
+	})
+	t.Run("slow link", func(t *testing.T) {
+		f := media.NewFlow(0)
+		for seq := range uint32(20) { // 100 kB/s
+			f.Sent(seq+1, 10_000, now)
+			f.Acknowledged(seq+1, step(100*time.Millisecond))
+		}
+		f.Sent(21, 70<<10, now)
+		if f.Open() {
+			t.Error("open behind 70 KiB on a link of 100 kB/s")
+		}
+	})
+	t.Run("viewer's wish", func(t *testing.T) {
+		f := media.NewFlow(1000)
+		f.Sent(1, 1000, now)
+		if f.Open() {
+			t.Error("open behind the viewer's window")
+		}
+	})
+}
+
+func TestInputOrder(t *testing.T) {
+	t.Parallel()
+	var o media.InputOrder
+	for i, tt := range []struct {
+		connect bool
+		seq     uint32
+		want    bool
+	}{
+		{true, 1, true}, {false, 2, true}, {false, 2, false}, {false, 1, false}, {false, 10, true},
+		{true, 10, false}, {false, 1, false}, {false, 11, true}, // the same page again
+		{true, 1, true}, {false, 1, false}, {false, 2, true}, // a new page
+		{true, 0, false}, {false, 4294967295, true}, {false, 0, false},
+	} {
+		if tt.connect {
+			o.Connected()
+		}
+		if got := o.Accept(tt.seq); got != tt.want {
+			t.Errorf("step %d, seq %d: got %v, want %v", i, tt.seq, got, tt.want)
+		}
+	}
+}
+
+func TestPacer(t *testing.T) {
+	t.Parallel()
+	var p media.Pacer
+	now := time.Unix(1000, 0)
+	wait := func(what string, want time.Duration) {
+		t.Helper()
+		if got := p.Wait(now); got != want {
+			t.Errorf("%s: wait %v, want %v", what, got, want)
+		}
+	}
+	const frame = time.Second / 60
+	wait("first", 0)
+	p.Started(now)
+	wait("second at once", frame)
+	now = now.Add(frame / 2)
+	wait("half a frame later", frame-frame/2)
+	p.InputSeen(now)
+	wait("after a key", 0)
+	p.Started(now)
+	wait("after its answer", frame)
+	for range 10 {
+		p.InputSeen(now)
+	}
+	p.Started(now)
+	p.Started(now)
+	wait("many keys answer twice", frame)
+	p.InputSeen(now)
+	now = now.Add(51 * time.Millisecond)
+	p.Started(now)
+	wait("an answer that did not come in time", frame)
+}
