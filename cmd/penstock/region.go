@@ -124,7 +124,7 @@ func (r *region) publicHandler() http.Handler {
 	mux.Handle("/v1/", internet)
 	mux.HandleFunc("GET /console/", consolePage)
 	mux.HandleFunc("GET /preflight", r.preflight)
-	mux.Handle("/", portal.New(portal.Options{Control: r.control, Pages: webui.Portal(), Log: r.log.With("part", "portal")}))
+	mux.Handle("/", portal.New(portal.Options{Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Log: r.log.With("part", "portal")}))
 	return onlyHosts(mux, r.publicListener.Addr().String())
 }
 

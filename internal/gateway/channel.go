@@ -107,9 +107,7 @@ func (g *Gateway) channel(w http.ResponseWriter, r *http.Request, v visit, chann
 	}
 	g.Log.Info("viewer was admitted", "endpoint", v.endpoint, "source", v.source, "channel", channel, "session", s.ID)
 	g.relays.Add(1)
-	g.relayed.Add(1)
 	defer g.relays.Done()
-	defer g.relayed.Add(-1)
 	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close(); _ = upstream.Close() })
 	defer stop()
 	start := time.Now()

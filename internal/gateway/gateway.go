@@ -63,7 +63,6 @@ type Gateway struct {
 
 	relays   sync.WaitGroup // hijacked connections
 	refusals [refusalCodes]atomic.Uint64
-	relayed  atomic.Int64 // open relays
 }
 
 // New only builds.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -23,6 +24,7 @@ import (
 type Options struct {
 	Control *control.Control
 	Pages   http.Handler // the portal's page and assets
+	Port    uint16       // where it is served; part of the cookie's name, because cookies do not tell ports apart
 	Secure  bool         // served over TLS
 	Log     *slog.Logger
 }
@@ -34,7 +36,6 @@ type Portal struct {
 }
 
 const (
-	cookieName  = "penstock_session"
 	launchWait  = 20 * time.Second // a launch call answers "starting" after that
 	maxBody     = 4 << 10
 	csrfHeader  = "X-Penstock-Portal"
@@ -87,9 +88,11 @@ func (p *Portal) authenticate(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
+func (p *Portal) cookieName() string { return fmt.Sprintf("penstock_session_%d", p.Port) }
+
 func (p *Portal) cookie(value string, maxAge int) *http.Cookie {
 	return &http.Cookie{
-		Name: cookieName, Value: value, Path: "/", MaxAge: maxAge,
+		Name: p.cookieName(), Value: value, Path: "/", MaxAge: maxAge,
 		HttpOnly: true, Secure: p.Secure, SameSite: http.SameSiteLaxMode,
 	}
 }
@@ -101,7 +104,7 @@ func (p *Portal) signedIn(next func(http.ResponseWriter, *http.Request, appstrea
 			writeError(w, http.StatusForbidden, "cross-site", "the request does not come from the portal's own page")
 			return
 		}
-		c, err := r.Cookie(cookieName)
+		c, err := r.Cookie(p.cookieName())
 		if err != nil {
 			writeError(w, http.StatusUnauthorized, "not-signed-in", "open a streaming URL to sign in")
 			return
