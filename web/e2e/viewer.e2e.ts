@@ -317,6 +317,121 @@ it("leaves by keyboard to the toolbar, and ends the session from there", async (
   expect(agent.received.filter((m) => m.kind === "key" && m.code === "KeyQ")).toEqual([]);
 });
 
+it("sends what an input method composed, once, and its keys not at all", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.received.length = 0;
+  const devtools = await page.context().newCDPSession(page);
+  const compose = (text: string) =>
+    devtools.send("Input.imeSetComposition", {
+      text,
+      selectionStart: text.length,
+      selectionEnd: text.length,
+    });
+  for (const commit of ["日本", "語"]) {
+    await devtools.send("Input.dispatchKeyEvent", {
+      type: "rawKeyDown",
+      code: "KeyN",
+      key: "Process",
+      windowsVirtualKeyCode: 229,
+    });
+    await compose("n");
+    await compose("に");
+    await devtools.send("Input.insertText", { text: commit });
+    await devtools.send("Input.dispatchKeyEvent", { type: "keyUp", code: "KeyN", key: "n" });
+  }
+  await page.keyboard.press("x");
+  await agent.until(() => agent.received.some((m) => m.kind === "key" && !m.down), "the last key");
+  const got = agent.received.flatMap((m) =>
+    m.kind === "text" ? [m.text] : m.kind === "key" ? [`${m.code} ${m.down}`] : [],
+  );
+  expect(got).toEqual(["日本", "語", "KeyX true", "KeyX false"]);
+});
+
+it("releases everything when the page loses the focus", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.received.length = 0;
+  await page.mouse.move(50, 60);
+  await page.mouse.down();
+  await page.keyboard.down("Control");
+  await page.evaluate(() => window.dispatchEvent(new Event("blur")));
+  await page.evaluate(() => window.dispatchEvent(new Event("blur")));
+  await agent.until(() => agent.received.some((m) => m.kind === "release-all"), "release-all");
+  await page.mouse.move(51, 60);
+  await agent.until(() => agent.received.at(-1)?.kind === "pointer", "the pointer");
+  expect(
+    agent.received.map(({ kind }) => kind).filter((kind) => kind === "release-all"),
+  ).toHaveLength(1);
+});
+
+it("stops asking for pictures while nobody can see them", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  const hidden = (value: boolean) =>
+    page.evaluate((v) => {
+      Object.defineProperty(document, "visibilityState", {
+        configurable: true,
+        get: () => (v ? "hidden" : "visible"),
+      });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, value);
+  await hidden(true);
+  await agent.until(
+    () => agent.received.some((m) => m.kind === "visibility" && m.hidden),
+    "hidden",
+  );
+  await hidden(false);
+  await agent.until(
+    () => agent.received.some((m) => m.kind === "visibility" && !m.hidden),
+    "shown",
+  );
+});
+
+it("opens a new link in the same tab as a new session", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  await page.evaluate(() => {
+    location.hash = "#t=second.sig";
+  });
+  await agent.until(() => agent.ticketsSeen.includes("second.sig"), "the second ticket");
+  await state("streaming");
+  expect(new URL(page.url()).hash).toBe("");
+});
+
+it("draws pixel for pixel on a screen of two device pixels a CSS pixel", async () => {
+  const fine = await browser.newContext({
+    viewport: { width: 320, height: 240 },
+    deviceScaleFactor: 2,
+  });
+  const small = await fine.newPage();
+  agent.paint = picture;
+  await small.goto(`${agent.url}#t=first.sig`);
+  await small.waitForFunction(() => window.penstock?.state === "streaming");
+  expect(agent.received).toContainEqual(
+    expect.objectContaining({ kind: "hello", width: 640, height: 480, scale: 200 }),
+  );
+  const box = await small.locator("#screen").boundingBox();
+  expect(box).toEqual({ x: 0, y: 0, width: 320, height: 240 });
+  await small.mouse.move(100, 50);
+  await agent.until(
+    () => agent.received.some((m) => m.kind === "pointer" && m.x === 200 && m.y === 100),
+    "the pointer",
+  );
+  const cursor = { kind: "cursor" as const, serial: 1, width: 32, height: 32, hotX: 8, hotY: 4 };
+  agent.send({ ...cursor, rgba: new Uint8Array(32 * 32 * 4).fill(255) });
+  await expect
+    .poll(() =>
+      small.evaluate(() => (document.querySelector(".penstock-stage") as HTMLElement).style.cursor),
+    )
+    .toMatch(/^image-set\(url\("data:.*"\) (2x|2dppx)\) 4 2, default$/);
+  await fine.close();
+});
+
 it("draws in the page where workers cannot have a canvas", async () => {
   await page.addInitScript(() => {
     Reflect.deleteProperty(HTMLCanvasElement.prototype, "transferControlToOffscreen");
