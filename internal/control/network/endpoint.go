@@ -148,6 +148,7 @@ func checkPolicy(document string) error {
 		}
 		statements = []map[string]any{one}
 	}
+	full := len(statements) > 0
 	for _, st := range statements {
 		principal := st["Principal"]
 		if m, ok := principal.(map[string]any); ok && len(m) == 1 {
@@ -159,9 +160,10 @@ func checkPolicy(document string) error {
 			}
 			return v == "*"
 		}
-		if st["Effect"] == "Allow" && all(st["Action"]) && all(st["Resource"]) && all(principal) && st["Condition"] == nil {
-			return nil
-		}
+		full = full && st["Effect"] == "Allow" && all(st["Action"]) && all(st["Resource"]) && all(principal) && st["Condition"] == nil
+	}
+	if full {
+		return nil
 	}
 	return invalidParameter("Endpoint policies are not supported by this service. Only full access is possible.")
 }

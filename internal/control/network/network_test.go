@@ -3,6 +3,7 @@ package network_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -36,7 +37,7 @@ const (
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
 	code := m.Run()
-	for end := time.Now().Add(10 * time.Second); code == 0 && runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); code == 0 && flag.Lookup("test.fuzz").Value.String() == "" && runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			fmt.Fprintln(os.Stderr, "goroutines were left behind:")
 			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1) // the exit code says it
