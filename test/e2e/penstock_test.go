@@ -35,6 +35,9 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // an ordinary user runs it too
+		return "", err
+	}
 	path := filepath.Join(dir, "penstock")
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "penstock.dev/penstock/cmd/penstock")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -122,6 +125,12 @@ func start(t *testing.T, dir string, args ...string) *server {
 // launch starts `penstock dev` and does not wait.
 func launch(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
+	return launchAs(t, nil, dir, args...)
+}
+
+// launchAs is launch as another user.
+func launchAs(t *testing.T, who *syscall.Credential, dir string, args ...string) *server {
+	t.Helper()
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +140,11 @@ func launch(t *testing.T, dir string, args ...string) *server {
 	args = append([]string{"dev", "--data-dir", dir, "--api-addr", freePort(t), "--public-addr", freePort(t), "--log-level", "info"}, args...)
 	s.cmd = exec.Command(bin, args...)
 	s.cmd.Stderr = s.stderr
+	if who != nil {
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+		s.cmd.Env = append(os.Environ(), "HOME="+dir)
+		s.cmd.Dir = dir
+	}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

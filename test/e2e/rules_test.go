@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -258,4 +259,36 @@ func processesOf(t *testing.T, dir string) []string {
 		t.Fatal(err)
 	}
 	return strings.Fields(string(out))
+}
+
+// TestWithoutPrivilege runs the whole path as an ordinary user: the page's port moves to 8443, everything else stays.
+func TestWithoutPrivilege(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to become an ordinary user; every other test runs as one already")
+	}
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "penstock-nobody-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	s := launchAs(t, &syscall.Credential{Uid: nobody, Gid: nobody}, dir)
+	s.awaitReady()
+	u := mustURL(t, s.visit(s.info.StreamingURL).mustLaunch("xterm").ViewerURL)
+	if u.Port() != "8443" && u.Port() != "" {
+		t.Errorf("the page's port is %s, want 8443", u.Port())
+	}
+	v, err := tryConnect(t, u, ticketOf(u), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.mustLive(t)
+	if _, err := tryConnect(t, u, ticketOf(u), guest); err == nil {
+		t.Error("the guests' network was admitted")
+	}
 }
