@@ -130,6 +130,9 @@ func (r *region) publicHandler() http.Handler {
 
 // run serves until ctx ends; instances and connections end with it.
 func (r *region) run(ctx context.Context) error {
+	if err := r.network.Recover(ctx); err != nil {
+		return fmt.Errorf("forget the network of an earlier run: %w", err)
+	}
 	if err := r.control.Adopt(ctx); err != nil {
 		return fmt.Errorf("adopt what an earlier run left: %w", err)
 	}

@@ -540,26 +540,6 @@ func (s *Service) DeleteVPCEndpoints(ctx context.Context, ids []vpc.EndpointID) 
 	})
 }
 
-// EndpointForStack is the endpoint when a stack may be bound to it: it exists in this account and region, is a streaming
-// interface endpoint, and is available. Otherwise a fault of kind NotFound or Combination says why not.
-func (s *Service) EndpointForStack(r state.Reader, id vpc.EndpointID) (*vpc.Endpoint, error) {
-	const resource = "vpc-endpoint"
-	e, ok, err := vpc.Endpoints().Get(r, string(id))
-	switch {
-	case err != nil:
-		return nil, err
-	case !ok || e.OwnerID != s.account || e.State == vpc.EndpointDeleted:
-		return nil, fault.New(fault.NotFound, resource, string(id), "does not exist in this account and region")
-	case e.Type != vpc.EndpointInterface:
-		return nil, fault.Newf(fault.Combination, resource, string(id), "is of type %s, not Interface", e.Type)
-	case !vpc.IsStreaming(e.Service):
-		return nil, fault.Newf(fault.Combination, resource, string(id), "is for service %s, not for AppStream streaming", e.Service)
-	case e.State != vpc.EndpointAvailable:
-		return nil, fault.Newf(fault.Combination, resource, string(id), "is %s, not available", e.State)
-	}
-	return e, nil
-}
-
 // Address is where an endpoint's interface is reached.
 type Address struct {
 	Interface vpc.NetworkInterfaceID

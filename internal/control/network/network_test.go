@@ -822,7 +822,7 @@ func awaitTrue(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func TestStackBinding(t *testing.T) {
+func TestEndpointAddresses(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
 	r := start(t, store)
@@ -833,25 +833,6 @@ func TestStackBinding(t *testing.T) {
 		VPC: w.vpc.ID, Service: "com.amazonaws.us-east-1.appstream.api", Type: vpc.EndpointInterface, Subnets: []vpc.SubnetID{w.a.ID},
 	}))
 	awaitState(t, store, api.ID, vpc.EndpointAvailable)
-	for _, tt := range []struct {
-		name string
-		id   vpc.EndpointID
-		kind fault.Kind
-		ok   bool
-	}{
-		{"streaming and available", e.ID, 0, true},
-		{"the API's service", api.ID, fault.Combination, false},
-		{"unknown", "vpce-0123456789abcdef0", fault.NotFound, false},
-		{"no ID at all", "nonsense", fault.NotFound, false},
-	} {
-		err := store.View(t.Context(), func(rd state.Reader) error {
-			_, err := r.EndpointForStack(rd, tt.id)
-			return err
-		})
-		if tt.ok != (err == nil) || err != nil && !fault.Is(err, tt.kind) {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-	}
 	var addrs []network.Address
 	if err := store.View(t.Context(), func(rd state.Reader) (err error) {
 		addrs, err = r.EndpointAddresses(rd, e.ID)
