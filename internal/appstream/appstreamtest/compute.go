@@ -56,6 +56,7 @@ func Compute(t *testing.T, open func(t *testing.T) *Rig) {
 		{"another session on the same instance", testOtherSession},
 		{"unknown instances", testUnknown},
 		{"the agent is killed", testKilledAgent},
+		{"the agent hangs", testHungAgent},
 		{"stop during start", testStopDuringStart},
 		{"start is given up", testStartGivenUp},
 		{"the same start twice", testStartTwice},
@@ -430,6 +431,21 @@ func testKilledAgent(t *testing.T, r *Rig) {
 	}
 	r.quiet(t)
 	r.start(t, idle) // its place is free again
+}
+
+func testHungAgent(t *testing.T, r *Rig) {
+	id := ID(1)
+	info := r.start(t, id)
+	if info.Local == nil {
+		t.Skip("agents run elsewhere")
+	}
+	r.begin(t, id, session("xterm", "xterm"))
+	AwaitWindows(t, info, "xterm")
+	if err := syscall.Kill(info.Local.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.stop(t, id)
+	r.quiet(t)
 }
 
 func testStopDuringStart(t *testing.T, r *Rig) {

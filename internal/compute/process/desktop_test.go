@@ -1,6 +1,9 @@
 package process_test
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -80,4 +83,39 @@ func TestMousepad(t *testing.T) {
 	for _, l := range w.leftovers() {
 		t.Errorf("left behind: %s", l)
 	}
+}
+
+// Applications leave processes behind that nobody waits for; the agent does.
+func TestOrphansAreBuried(t *testing.T) {
+	needs(t, "Xvfb", "openbox", "xterm")
+	t.Parallel()
+	w := open(t, t.TempDir())
+	id := appstreamtest.ID(1)
+	info, err := w.Start(t.Context(), appstream.InstanceSpec{ID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const script = `for i in 1 2 3; do (sh -c 'echo $$ >>$HOME/pids; sleep 0.2' &); done; exec xterm`
+	err = w.Begin(t.Context(), id, appstream.SessionSpec{
+		ID: "s", Endpoint: appstream.InternetEndpoint, ControlKey: make([]byte, 32),
+		Application: appstream.Application{Name: "sh", Command: []string{"sh", "-c", script}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []string
+	appstreamtest.Await(t, "three orphans", func() bool {
+		b, _ := os.ReadFile(filepath.Join(filepath.Dir(info.Local.Xauthority), "home/pids"))
+		pids = strings.Fields(string(b))
+		return len(pids) == 3
+	})
+	appstreamtest.Await(t, "end of the orphans", func() bool {
+		for _, pid := range pids {
+			if _, err := os.Lstat("/proc/" + pid); err == nil {
+				return false
+			}
+		}
+		return true
+	})
+	appstreamtest.AwaitWindows(t, info, "xterm") // it lives on
 }

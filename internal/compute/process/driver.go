@@ -104,6 +104,9 @@ func defaultRuntimeDir() string {
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,39}$`)
 
+// folderPattern is what records.folderName makes.
+var folderPattern = regexp.MustCompile(`^[0-9a-f]{8}-[A-Za-z0-9][A-Za-z0-9-]{0,39}$`)
+
 // validID keeps instance IDs usable as file names.
 func validID(id appstream.InstanceID) bool { return idPattern.MatchString(string(id)) }
 
@@ -212,7 +215,8 @@ func (d *Driver) recover(ctx context.Context, rec record) error {
 	return d.records.remove(rec.Instance)
 }
 
-// removeStrays removes folders of this data directory without a record.
+// removeStrays removes folders of this data directory without a record, and those of other data directories that nobody uses any more:
+// their server was killed and never came back.
 func (d *Driver) removeStrays(recs []record) {
 	known := make(map[string]bool)
 	for _, rec := range recs {
@@ -225,6 +229,35 @@ func (d *Driver) removeStrays(recs []record) {
 		if !known[f] && d.instances[appstream.InstanceID(filepath.Base(f)[9:])] == nil {
 			_ = os.RemoveAll(f)
 		}
+	}
+	if d.root {
+		d.removeAbandoned()
+	}
+}
+
+// removeAbandoned removes folders whose user no server has locked and no process runs under.
+func (d *Driver) removeAbandoned() {
+	entries, _ := os.ReadDir(d.opts.RuntimeDir)
+	for _, e := range entries {
+		path := filepath.Join(d.opts.RuntimeDir, e.Name())
+		st, err := os.Lstat(path)
+		if err != nil || !st.IsDir() || !folderPattern.MatchString(e.Name()) {
+			continue
+		}
+		sys, ok := st.Sys().(*syscall.Stat_t)
+		if !ok || int(sys.Uid) < minUID {
+			continue
+		}
+		l, err := lockUID(usersDir, int(sys.Uid))
+		if err != nil || l == nil {
+			continue
+		}
+		all, err := procfs.List()
+		if err == nil && !slices.ContainsFunc(all, func(p procfs.Process) bool { return p.UID == int(sys.Uid) }) {
+			d.log.Info("folder of an abandoned instance was removed", "folder", path)
+			_ = os.RemoveAll(path)
+		}
+		l.release()
 	}
 }
 
@@ -292,7 +325,8 @@ func (d *Driver) Start(ctx context.Context, spec appstream.InstanceSpec) (appstr
 	}
 	d.mu.Unlock()
 	if !running {
-		in.boot(ctx)
+		in.boot(ctx) // one of the first two cases is true afterwards; what ended the instance says more than ctx
+		ctx = context.WithoutCancel(ctx)
 	}
 	select {
 	case <-in.ready:

@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 	if path, err := binary(); err == nil && os.Getenv(binaryVariable) == "" {
 		_ = os.RemoveAll(filepath.Dir(path))
 	}
-	os.Exit(code) //nolint:forbidigo // how a TestMain ends
+	os.Exit(code)
 }
 
 func needs(t testing.TB, programs ...string) {

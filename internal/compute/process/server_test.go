@@ -185,7 +185,11 @@ func (s *server) wait(t *testing.T) {
 // recover is the next start of a server on the same data directory.
 func (s *server) recover(t *testing.T, first int) {
 	t.Helper()
-	d, err := process.New(process.Options{DataDir: s.dataDir, Executable: os.Getenv(binaryVariable), UIDs: process.UIDs{First: first, Count: 30}})
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := process.New(process.Options{DataDir: s.dataDir, Executable: path, UIDs: process.UIDs{First: first, Count: 30}})
 	if err != nil {
 		t.Fatal(err)
 	}

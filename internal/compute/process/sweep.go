@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	socketDir = "/tmp/.X11-unix" // X servers put their sockets there
-	sweepTime = 5 * time.Second  // for the processes of one instance to end
+	socketDir  = "/tmp/.X11-unix" // X servers put their sockets there
+	sweepTime  = 5 * time.Second  // for the processes of one instance to end
+	helperTime = 2 * time.Second  // for the helper that ends all of a user's; one by one is the other way
 )
 
 // sweep ends every process of an instance whose agent is gone, and removes what they left on the machine.
@@ -105,7 +106,7 @@ func (d *Driver) endUser(uid int) {
 			return
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
+	ctx, cancel := context.WithTimeout(context.Background(), helperTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, d.opts.Executable, "agent", "-end-user")
 	cmd.Env = []string{}
