@@ -138,7 +138,7 @@ type encoder struct {
 
 func (e *encoder) Begin(size media.Size) { e.epoch++; e.fresh, e.size = true, size }
 
-func (e *encoder) Encode(views []media.View, at uint64) (*media.Packet, error) {
+func (e *encoder) Encode(views []media.View, at uint64, _ int) (*media.Packet, error) {
 	if len(views) == 0 && !e.fresh {
 		return nil, nil
 	}

@@ -78,13 +78,14 @@ func (a *Agent) ServeControl(ctx context.Context, ticket string, conn ControlCon
 		size: make(chan media.Size, 1), fixed: hello.FixedSize,
 	}
 	v.heard.Store(int64(a.micros()))
-	if c := a.join(v, hello); c != nil {
+	welcome, c := a.join(v, hello)
+	if c != nil {
 		return c
 	}
 	writer := make(chan struct{})
 	go func() {
 		defer close(writer)
-		if err := a.write(ctx, v, conn); err != nil {
+		if err := a.write(ctx, v, conn, welcome); err != nil {
 			cancel(err)
 		}
 	}()
@@ -113,31 +114,42 @@ func receiveFirst(ctx context.Context, receive func(context.Context) (media.From
 	return m, err
 }
 
-// join makes v the session's viewer in place of the one before it.
-func (a *Agent) join(v *viewer, hello *media.Hello) *media.Close {
-	a.mu.Lock()
-	if a.over != nil {
-		defer a.mu.Unlock()
-		return &media.Close{Code: media.CloseEnded, Reason: a.over.Reason}
+// join makes v the session's viewer in place of the one before it, gives the screen its size and words its welcome.
+func (a *Agent) join(v *viewer, hello *media.Hello) (*media.Welcome, *media.Close) {
+	t, c := a.replace(v)
+	if c != nil {
+		return nil, c
 	}
+	spec := a.spec // does not change any more
 	size := hello.Size
-	if a.spec.Width != 0 && a.spec.Height != 0 {
-		size, v.fixed = media.Size{Width: int(a.spec.Width), Height: int(a.spec.Height)}, true
+	if spec.Width != 0 && spec.Height != 0 {
+		size, v.fixed = media.Size{Width: int(spec.Width), Height: int(spec.Height)}, true
 	}
-	a.mu.Unlock()
 	if size != (media.Size{}) {
-		a.resize(size) // before welcome, so that the first picture has it
+		a.resize(v, size) // before welcome, so that the first picture has it
 	}
+	name := spec.Application.DisplayName
+	if name == "" {
+		name = spec.Application.Name
+	}
+	return &media.Welcome{
+		Version: min(hello.Version, ProtocolVersion), DisplayPort: spec.DisplayPort, MaxSize: a.screen.MaxSize(),
+		Session: string(spec.ID), Application: name, DisplayTicket: t.Display, ResumeTicket: t.Resume,
+	}, nil
+}
+
+// replace closes the viewer that the session has, if any, and puts v in its place.
+func (a *Agent) replace(v *viewer) (*media.Tickets, *media.Close) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.over != nil {
-		return &media.Close{Code: media.CloseEnded, Reason: a.over.Reason}
+		return nil, &media.Close{Code: media.CloseEnded, Reason: a.over.Reason}
 	}
 	a.tickets.own = nil
 	t, err := a.newTicketsLocked()
 	if err != nil {
 		a.log.Error("tickets were not signed", "error", err)
-		return &media.Close{Code: media.CloseInternal, Reason: "the agent could not sign tickets"}
+		return nil, &media.Close{Code: media.CloseInternal, Reason: "the agent could not sign tickets"}
 	}
 	if old := a.viewer; old != nil {
 		old.close(&media.Close{Code: media.CloseReplaced, Reason: "the session was resumed elsewhere"})
@@ -146,20 +158,11 @@ func (a *Agent) join(v *viewer, hello *media.Hello) *media.Close {
 	a.leftAt = time.Time{}
 	a.lastUsed = a.now()
 	a.order.Connected()
-	limit := a.screen.MaxSize()
-	name := a.spec.Application.DisplayName
-	if name == "" {
-		name = a.spec.Application.Name
-	}
-	v.out <- &media.Welcome{ // the queue is empty
-		Version: min(hello.Version, ProtocolVersion), DisplayPort: a.spec.DisplayPort, MaxSize: limit,
-		Session: string(a.spec.ID), Application: name, DisplayTicket: t.Display, ResumeTicket: t.Resume,
-	}
 	if a.cursor != nil {
 		signal(v.cursor)
 	}
 	a.emitLocked(Event{Kind: Connected, Session: a.spec.ID})
-	return nil
+	return t, nil
 }
 
 // leave takes v from the session unless another has replaced it, and lets its keys go. Its display ends for
@@ -186,9 +189,9 @@ func (a *Agent) leave(v *viewer, why *media.Close) {
 	}
 }
 
-// write sends what is queued, and pings when the viewer is quiet.
-func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn) error {
-	if err := send(ctx, conn, <-v.out); err != nil { // join queued welcome, which comes before the cursor
+// write sends the first message, then what is queued, and pings when the viewer is quiet.
+func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn, first media.ToViewer) error {
+	if err := send(ctx, conn, first); err != nil {
 		return err
 	}
 	timer := time.NewTimer(quietTime)
@@ -391,7 +394,7 @@ func (a *Agent) follow(ctx context.Context, v *viewer) {
 		case <-ctx.Done():
 			return
 		case size := <-v.size:
-			a.resize(size)
+			a.resize(v, size)
 		}
 		timer.Reset(resizeSpacing)
 		select {
@@ -402,10 +405,17 @@ func (a *Agent) follow(ctx context.Context, v *viewer) {
 	}
 }
 
-// resize gives the screen the size, or the nearest that it can have.
-func (a *Agent) resize(size media.Size) {
+// resize gives the screen the size that v wishes, or the nearest that it can have, unless another viewer has
+// replaced v.
+func (a *Agent) resize(v *viewer, size media.Size) {
 	a.screenMu.Lock()
 	defer a.screenMu.Unlock()
+	a.mu.Lock()
+	current := a.viewer == v
+	a.mu.Unlock()
+	if !current {
+		return
+	}
 	size = size.Fit(a.screen.MaxSize())
 	if err := a.screen.Resize(size); err != nil {
 		a.log.Warn("screen was not resized", "size", size, "error", err)

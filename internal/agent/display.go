@@ -51,6 +51,7 @@ type display struct {
 	size   media.Size
 	region media.Region // damage that was not sent yet
 	seq    uint32
+	more   bool // the encoder has the rest of a change
 	timer  *time.Timer
 	// failures counts captures that failed one after the other, as one does when the size has just changed.
 	failures int
@@ -239,7 +240,10 @@ func (d *display) turn() (open bool, wait time.Duration, due bool) {
 		}
 	}
 	open = !d.hidden && d.flow.Open()
-	if open && d.pending() {
+	switch {
+	case open && d.more:
+		wait = 0
+	case open && d.pending():
 		wait = min(wait, d.pacer.Wait(now))
 	}
 	return open, wait, false
@@ -247,7 +251,7 @@ func (d *display) turn() (open bool, wait time.Duration, due bool) {
 
 // pending reports whether there may be something to send.
 func (d *display) pending() bool {
-	return !d.region.Empty() || d.size != d.a.screen.Size()
+	return d.more || !d.region.Empty() || d.size != d.a.screen.Size()
 }
 
 // settle gives a large change that is still being drawn a few milliseconds to end, so that the picture is
@@ -279,10 +283,14 @@ func (d *display) settle(ctx context.Context) error {
 // update captures and encodes what changed and sends it, unless nothing did.
 func (d *display) update(ctx context.Context) error {
 	start := d.a.now()
-	p, err := d.encode()
+	d.mu.Lock()
+	limit := d.flow.Limit()
+	d.mu.Unlock()
+	p, err := d.encode(limit)
 	if err != nil {
 		return d.lost(ctx, err)
 	}
+	d.more = p != nil && p.More
 	if p == nil {
 		return nil
 	}
@@ -304,7 +312,7 @@ func (d *display) update(ctx context.Context) error {
 
 // encode returns the change since the last update; nil when there is none, or when the screen has just
 // changed its size and will say so.
-func (d *display) encode() (*media.Packet, error) {
+func (d *display) encode(limit int) (*media.Packet, error) {
 	s := d.a.screen
 	d.a.screenMu.Lock()
 	defer d.a.screenMu.Unlock()
@@ -326,7 +334,7 @@ func (d *display) encode() (*media.Packet, error) {
 		return nil, nil
 	}
 	d.failures = 0
-	p, err := d.encoder.Encode(views, captured)
+	p, err := d.encoder.Encode(views, captured, limit)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}

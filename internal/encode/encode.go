@@ -31,6 +31,7 @@ type Tiles struct {
 	shadow        []uint32 // what the viewer has: 0x00RRGGBB, row by row
 	dirty         []bool   // by tile
 	dirtyCount    int
+	next          int // the tile to go on with, so that none waits for ever behind a limit
 
 	epoch   uint32
 	fresh   bool // the next packet begins the epoch
@@ -63,7 +64,7 @@ func (t *Tiles) Begin(size media.Size) {
 	t.rows = (size.Height + tileSize - 1) / tileSize
 	t.shadow = cleared(t.shadow, size.Width*size.Height)
 	t.dirty = cleared(t.dirty, t.columns*t.rows)
-	t.dirtyCount = 0
+	t.dirtyCount, t.next = 0, 0
 	t.epoch++
 	t.fresh = true
 	t.out.Reset()
@@ -81,8 +82,8 @@ func cleared[T any](s []T, n int) []T {
 }
 
 // Encode takes the views into the viewer's picture and returns the tiles that differ, or nil when none does
-// and the epoch has begun.
-func (t *Tiles) Encode(views []media.View, captureMicros uint64) (*media.Packet, error) {
+// and the epoch has begun. A packet ends with the tile that takes its records, before compression, over limit.
+func (t *Tiles) Encode(views []media.View, captureMicros uint64, limit int) (*media.Packet, error) {
 	for i := range views {
 		if err := t.compare(&views[i]); err != nil {
 			return nil, err
@@ -100,13 +101,15 @@ func (t *Tiles) Encode(views []media.View, captureMicros uint64) (*media.Packet,
 		return &t.packet, nil // a black screen
 	}
 	t.raw = t.raw[:0]
-	for i, dirty := range t.dirty {
-		if dirty {
+	for t.dirtyCount > 0 && len(t.raw) <= limit {
+		if i := t.next; t.dirty[i] {
 			t.dirty[i] = false
+			t.dirtyCount--
 			t.pack(i%t.columns, i/t.columns)
 		}
+		t.next = (t.next + 1) % len(t.dirty)
 	}
-	t.dirtyCount = 0
+	t.packet.More = t.dirtyCount > 0
 	t.out.Reset()
 	if _, err := t.zstd.Write(t.raw); err != nil {
 		return nil, fmt.Errorf("compress tiles: %w", err)

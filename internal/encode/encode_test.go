@@ -21,6 +21,9 @@ import (
 	"penstock.dev/penstock/internal/wire/channel"
 )
 
+// noLimit lets every packet be whole.
+const noLimit = 1 << 30
+
 // screen is a source of pixels: B, G, R and a byte of noise, as an X server gives them.
 type screen struct {
 	size media.Size
@@ -93,6 +96,7 @@ func message(p *media.Packet, seq uint32) []byte {
 func TestPictureIsExact(t *testing.T) {
 	t.Parallel()
 	sizes := []image.Point{{64, 64}, {65, 66}, {127, 64}, {640, 480}, {333, 251}, {1, 1}, {1000, 3}}
+	limits := []int{noLimit, 0, 20_000}
 	for i, p := range sizes {
 		size := media.Size{Width: p.X, Height: p.Y}
 		t.Run(size.String(), func(t *testing.T) {
@@ -109,14 +113,25 @@ func TestPictureIsExact(t *testing.T) {
 				seq := uint32(0)
 				views := []media.View{s.view(size.Bounds())}
 				for step := range 60 {
-					p, err := enc.Encode(views, uint64(step))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if p != nil {
-						seq++
-						if _, err := dec.Apply(message(p, seq)); err != nil {
-							t.Fatalf("seed %d step %d: %v", seed, step, err)
+					for more := true; more; {
+						p, err := enc.Encode(views, uint64(step), limits[step%len(limits)])
+						if err != nil {
+							t.Fatal(err)
+						}
+						if p != nil {
+							seq++
+							if _, err := dec.Apply(message(p, seq)); err != nil {
+								t.Fatalf("seed %d step %d: %v", seed, step, err)
+							}
+						}
+						more = p != nil && p.More
+						if s.rng.IntN(5) == 0 { // something is drawn while the rest waits
+							views = append(views[:0], media.View{Rect: s.randomRect()})
+							s.paint(views[0].Rect, 7)
+							views[0] = s.view(views[0].Rect)
+							more = true
+						} else {
+							views = nil
 						}
 					}
 					if want := s.rgba(); !bytes.Equal(want, dec.Picture) {
@@ -158,20 +173,20 @@ func TestUnchangedIsNothing(t *testing.T) {
 	}
 	enc.Begin(size)
 	all := []media.View{s.view(size.Bounds())}
-	if p, err := enc.Encode(all, 1); err != nil || p == nil || !p.NewEpoch {
+	if p, err := enc.Encode(all, 1, noLimit); err != nil || p == nil || !p.NewEpoch {
 		t.Fatalf("first update: got %+v, %v", p, err)
 	}
-	if p, err := enc.Encode(all, 2); err != nil || p != nil {
+	if p, err := enc.Encode(all, 2, noLimit); err != nil || p != nil {
 		t.Errorf("same pixels: got %+v, %v; want nothing", p, err)
 	}
 	for i := 3; i < len(s.pix); i += 4 {
 		s.pix[i] ^= 0xff
 	}
-	if p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 3); err != nil || p != nil {
+	if p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 3, noLimit); err != nil || p != nil {
 		t.Errorf("only the unused byte differs: got %+v, %v; want nothing", p, err)
 	}
 	s.pix[(100*300+70)*4] ^= 1
-	p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 4)
+	p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 4, noLimit)
 	if err != nil || p == nil {
 		t.Fatalf("one pixel changed: got %+v, %v", p, err)
 	}
@@ -189,7 +204,7 @@ func TestBlackScreen(t *testing.T) {
 		t.Fatal(err)
 	}
 	enc.Begin(size)
-	p, err := enc.Encode([]media.View{{Rect: size.Bounds(), Pix: make([]byte, 70*70*4)}}, 1)
+	p, err := enc.Encode([]media.View{{Rect: size.Bounds(), Pix: make([]byte, 70*70*4)}}, 1, noLimit)
 	if err != nil || p == nil || !p.NewEpoch || len(p.Sections) != 0 {
 		t.Errorf("got %+v, %v; want the new epoch without sections", p, err)
 	}
@@ -202,7 +217,7 @@ func TestBadView(t *testing.T) {
 		t.Fatal(err)
 	}
 	enc.Begin(media.Size{Width: 64, Height: 64})
-	if _, err := enc.Encode([]media.View{{Rect: image.Rect(0, 0, 2, 2), Pix: make([]byte, 15)}}, 1); err == nil {
+	if _, err := enc.Encode([]media.View{{Rect: image.Rect(0, 0, 2, 2), Pix: make([]byte, 15)}}, 1, noLimit); err == nil {
 		t.Error("got no error for a view that lacks a byte")
 	}
 }
@@ -292,7 +307,7 @@ func makeVectors(t *testing.T) []vector {
 	enc.Begin(size)
 	add := func(name string, views ...media.View) {
 		t.Helper()
-		p, err := enc.Encode(views, uint64(1_000_000*(len(list)+1)))
+		p, err := enc.Encode(views, uint64(1_000_000*(len(list)+1)), noLimit)
 		if err != nil || p == nil {
 			t.Fatalf("%s: got %v, %v", name, p, err)
 		}
@@ -417,7 +432,7 @@ func hd(b testing.TB) (*screen, *encode.Tiles) {
 		b.Fatal(err)
 	}
 	enc.Begin(size)
-	if _, err := enc.Encode([]media.View{s.view(size.Bounds())}, 0); err != nil {
+	if _, err := enc.Encode([]media.View{s.view(size.Bounds())}, 0, noLimit); err != nil {
 		b.Fatal(err)
 	}
 	return s, enc
@@ -443,7 +458,7 @@ func TestEncodeDoesNotAllocate(t *testing.T) {
 		i := 0
 		run := func() {
 			i++
-			if p, err := enc.Encode(views[i%2], 1); err != nil || p == nil {
+			if p, err := enc.Encode(views[i%2], 1, noLimit); err != nil || p == nil {
 				t.Fatal(p, err)
 			}
 		}
@@ -472,7 +487,7 @@ func BenchmarkEncode(b *testing.B) {
 				views := alternate(s, tt.rect)
 				if !changed {
 					views[0] = views[1]
-					if _, err := enc.Encode(views[0], 0); err != nil {
+					if _, err := enc.Encode(views[0], 0, noLimit); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -480,7 +495,7 @@ func BenchmarkEncode(b *testing.B) {
 				n, total := 0, 0
 				for b.Loop() {
 					n++
-					p, err := enc.Encode(views[n%2], 0)
+					p, err := enc.Encode(views[n%2], 0, noLimit)
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -4,10 +4,13 @@ import "time"
 
 // Limits of what is in flight between agent and viewer.
 const (
-	maxInFlight    = 3        // updates
-	minWindow      = 64 << 10 // bytes
-	maxWindow      = 4 << 20  // bytes, when the viewer has no wish
-	rateSamples    = 10
+	maxInFlight = 3        // updates
+	minWindow   = 64 << 10 // bytes
+	maxWindow   = 4 << 20  // bytes, when the viewer has no wish
+	rateSamples = 10
+	// leastSample is how many bytes an acknowledgement must cover to tell something of the bandwidth; fewer
+	// tell of the delay.
+	leastSample    = 16 << 10
 	roundTripsKept = 16
 )
 
@@ -85,7 +88,7 @@ func (f *Flow) Acknowledged(seq uint32, now time.Time) bool {
 	if f.lastAck.After(start) {
 		start = f.lastAck
 	}
-	if took := now.Sub(start); took > 0 {
+	if took := now.Sub(start); took > 0 && bytes >= leastSample {
 		f.rates[f.rateAt] = float64(bytes) / took.Seconds()
 		f.rateAt = (f.rateAt + 1) % rateSamples
 	}
@@ -99,16 +102,40 @@ func (f *Flow) Acknowledged(seq uint32, now time.Time) bool {
 	return true
 }
 
-// window is twice what the link carries in one round trip, between 64 KiB and the viewer's wish.
-func (f *Flow) window() int {
-	rate, trip := 0.0, time.Duration(0)
+// Limits of one update, in bytes. Its acknowledgement has to come within half a minute, so the first is small
+// enough for any link, and each later one for what the link has shown. The greatest fits into a message.
+const (
+	firstUpdate    = 1 << 20
+	leastUpdate    = 128 << 10
+	greatestUpdate = 24 << 20
+	updateTime     = 2 * time.Second
+)
+
+// Limit is how large the next update may be, in bytes.
+func (f *Flow) Limit() int {
+	rate := f.rate()
+	if rate == 0 {
+		return firstUpdate
+	}
+	return int(max(leastUpdate, min(rate*updateTime.Seconds(), greatestUpdate)))
+}
+
+// rate is the greatest bandwidth of late, in bytes per second; 0 when nothing is known.
+func (f *Flow) rate() float64 {
+	rate := 0.0
 	for _, r := range f.rates {
 		rate = max(rate, r)
 	}
+	return rate
+}
+
+// window is twice what the link carries in one round trip, between 64 KiB and the viewer's wish.
+func (f *Flow) window() int {
+	trip := time.Duration(0)
 	for _, t := range f.roundTrips {
 		if t > 0 && (trip == 0 || t < trip) {
 			trip = t
 		}
 	}
-	return max(min(int(2*rate*trip.Seconds()), f.limit), min(minWindow, f.limit))
+	return max(min(int(2*f.rate()*trip.Seconds()), f.limit), min(minWindow, f.limit))
 }

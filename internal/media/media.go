@@ -62,6 +62,8 @@ type Packet struct {
 	CaptureMicros uint64
 	Size          Size
 	Sections      []Section
+	// More says that not all of the change is in the packet: the next call of the encoder has the rest.
+	More bool
 }
 
 // Bytes is the sum of the sections' lengths.
@@ -89,8 +91,9 @@ type Encoder interface {
 	// Begin starts a new epoch on a black picture of the given size. The next packet carries NewEpoch.
 	Begin(size Size)
 	// Encode compares the views with the viewer's picture and returns what differs, or nil when nothing
-	// does. Views outside the picture are cut. The first call of an epoch always returns a packet.
-	Encode(views []View, captureMicros uint64) (*Packet, error)
+	// does. Views outside the picture are cut. The first call of an epoch always returns a packet. A
+	// packet that would take more than about limit bytes is left incomplete, and says so.
+	Encode(views []View, captureMicros uint64, limit int) (*Packet, error)
 }
 
 // Cursor is the shape of the remote pointer. A cursor without pixels is hidden.

@@ -222,6 +222,7 @@ func TestRandomBytes(t *testing.T) {
 		ws := r.dial(t, "control", r.ticket(t, nil))
 		if round%3 > 0 {
 			send(t, ws, &channel.Hello{Version: 1})
+			receiveType[*channel.Welcome](t, ws)
 		}
 		for range 1 + rng.IntN(20) {
 			b := make([]byte, 1+rng.IntN(40))

@@ -261,7 +261,14 @@ func (r *rig) joinControl(t testing.TB, ticket string, hello channel.Hello) *vie
 	t.Cleanup(v.decoder.Close)
 	hello.Version = 1
 	send(t, v.control, &hello)
-	v.welcome = receiveType[*channel.Welcome](t, v.control)
+	first, err := receive(t, v.control, channel.Control)
+	if err != nil {
+		t.Fatalf("wait for welcome: %v", err)
+	}
+	var ok bool
+	if v.welcome, ok = first.(*channel.Welcome); !ok {
+		t.Fatalf("the first message is %v, want welcome", first.Type())
+	}
 	return v
 }
 
