@@ -155,6 +155,14 @@ describe("connecting", () => {
     expect(log).toContain("end fault no-ticket");
   });
 
+  it("keeps the first ticket for a reload before welcome", () => {
+    begin();
+    expect(values.getItem("penstock.resume")).toBe("first.sig");
+    last().open();
+    welcome();
+    expect(values.getItem("penstock.resume")).toBe("resume1.sig");
+  });
+
   it("gives up after a bounded time when nothing answers", () => {
     begin();
     for (let i = 0; i < 100 && session.state !== "ended"; i++) {

@@ -161,6 +161,8 @@ export class Session {
       this.#end({ kind: "fault", code: "no-ticket", reason: "" });
       return;
     }
+    // A reload before welcome tries the same ticket again: its use may not have come to pass.
+    this.#options.store.keepResumeTicket(this.#ticket);
     this.#openControl();
   }
 
