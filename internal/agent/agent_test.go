@@ -134,15 +134,23 @@ type encoder struct {
 	epoch uint32
 	fresh bool
 	size  media.Size
+	parts int // a view of more than a quarter of the screen takes so many packets
+	rest  int
 }
 
 func (e *encoder) Begin(size media.Size) { e.epoch++; e.fresh, e.size = true, size }
 
 func (e *encoder) Encode(views []media.View, at uint64, _ int) (*media.Packet, error) {
-	if len(views) == 0 && !e.fresh {
+	if len(views) == 0 && !e.fresh && e.rest == 0 {
 		return nil, nil
 	}
-	p := &media.Packet{Epoch: e.epoch, NewEpoch: e.fresh, Size: e.size, CaptureMicros: at}
+	for _, v := range views {
+		if v.Rect.Dx()*v.Rect.Dy()*4 > e.size.Width*e.size.Height {
+			e.rest = e.parts
+		}
+	}
+	e.rest = max(0, e.rest-1)
+	p := &media.Packet{Epoch: e.epoch, NewEpoch: e.fresh, Size: e.size, CaptureMicros: at, More: e.rest > 0}
 	for _, v := range views {
 		p.Sections = append(p.Sections, media.Section{Kind: media.SectionTiles, Body: []byte(v.Rect.String())})
 	}
@@ -224,6 +232,7 @@ type world struct {
 	mu     sync.Mutex
 	events []agent.Event // guarded by mu
 	parts  sync.WaitGroup
+	split  int // packets for a large change
 }
 
 func newWorld(t *testing.T, change func(*appstream.SessionSpec)) *world {
@@ -235,7 +244,7 @@ func newWorld(t *testing.T, change func(*appstream.SessionSpec)) *world {
 	w := &world{t: t, screen: newScreen(), input: &input{}, broker: broker}
 	w.agent, err = agent.New(agent.Options{
 		Screen: w.screen, Input: w.input,
-		NewEncoder: func(media.Codecs) (media.Encoder, error) { return &encoder{}, nil },
+		NewEncoder: func(media.Codecs) (media.Encoder, error) { return &encoder{parts: w.split}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -512,6 +521,34 @@ func TestFlow(t *testing.T) {
 		p.display.toAgent <- &media.Ack{Seq: 77}
 		synctest.Wait()
 		wantEnd(t, &p.displayEnd, media.CloseBadMessage)
+	})
+}
+
+// A change that takes several updates is sent without pause as far as the flow allows.
+func TestChangeInParts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		defer w.end()
+		w.split = 5
+		p := w.open(w.ticket())
+		start := time.Now()
+		p.show(0)
+		if u := p.got(); len(u) != 3 {
+			t.Fatalf("got %d updates, want the three that may be in flight", len(u))
+		}
+		p.ack(3)
+		if u := p.got(); len(u) != 2 {
+			t.Fatalf("got %d updates, want the other two", len(u))
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("took %v, want no pause", took)
+		}
+		p.ack(5)
+		time.Sleep(time.Second)
+		if u := p.got(); len(u) != 0 {
+			t.Errorf("got %d updates more", len(u))
+		}
 	})
 }
 

@@ -222,6 +222,47 @@ func TestBadView(t *testing.T) {
 	}
 }
 
+// The largest screen full of noise goes in messages that are not too large.
+func TestLargestScreen(t *testing.T) {
+	t.Parallel()
+	size := media.Size{Width: 5120, Height: 2880}
+	rng := rand.NewChaCha8([32]byte{1})
+	pix := make([]byte, size.Width*size.Height*4)
+	if _, err := rng.Read(pix); err != nil {
+		t.Fatal(err)
+	}
+	enc, err := encode.NewTiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := encode.NewDecoder()
+	defer dec.Close()
+	enc.Begin(size)
+	views := []media.View{{Rect: size.Bounds(), Pix: pix}}
+	for seq := uint32(1); ; seq++ {
+		p, err := enc.Encode(views, 1, 24<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := message(p, seq)
+		if len(b) > channel.MaxFromAgent {
+			t.Fatalf("message of %d bytes", len(b))
+		}
+		if _, err := dec.Apply(b); err != nil {
+			t.Fatal(err)
+		}
+		if !p.More {
+			break
+		}
+		views = nil
+	}
+	for i := 0; i < len(pix); i += 4 {
+		if pix[i+2] != dec.Picture[i] || pix[i+1] != dec.Picture[i+1] || pix[i] != dec.Picture[i+2] {
+			t.Fatalf("pixel %d differs", i/4)
+		}
+	}
+}
+
 var update = flag.Bool("update", false, "write the vectors of real updates")
 
 // vector is an entry of update-stream.json: the updates of one connection, in order. RGBA is the SHA-256 of

@@ -162,6 +162,26 @@ func TestFlow(t *testing.T) {
 			t.Error("open behind 70 KiB on a link of 100 kB/s")
 		}
 	})
+	t.Run("size of an update", func(t *testing.T) {
+		f := media.NewFlow(0)
+		if got := f.Limit(); got != 1<<20 {
+			t.Errorf("first: got %d, want 1 MiB", got)
+		}
+		f.Sent(1, 1<<20, now)
+		f.Acknowledged(1, step(10*time.Second)) // 105 kB/s
+		if got := f.Limit(); got < 128<<10 || got > 300_000 {
+			t.Errorf("slow link: got %d, want what it carries in two seconds", got)
+		}
+		f.Sent(2, 1<<20, now)
+		f.Acknowledged(2, step(2*time.Millisecond))
+		for seq := uint32(3); seq < 50; seq++ { // small updates tell of the delay only
+			f.Sent(seq, 100, now)
+			f.Acknowledged(seq, step(time.Second))
+		}
+		if got := f.Limit(); got != 24<<20 {
+			t.Errorf("fast link: got %d, want the greatest", got)
+		}
+	})
 	t.Run("viewer's wish", func(t *testing.T) {
 		f := media.NewFlow(1000)
 		f.Sent(1, 1000, now)

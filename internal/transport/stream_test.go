@@ -413,11 +413,17 @@ func TestTypeIntoTerminal(t *testing.T) {
 	v.seq++
 	send(t, v.control, &channel.Text{Seq: v.seq, Text: "ねこ Ω~x"})
 	v.key(t, "Enter", "Enter", 0)
+	many := "" // in one message
+	for r := rune(0x4e00); r < 0x4e00+30; r++ {
+		many += string(r)
+	}
+	v.seq++
+	send(t, v.control, &channel.Text{Seq: v.seq, Text: many + "\n"})
 	// Ctrl+D twice by the way of a page: Control goes down, the character comes with the flag.
 	v.seq++
 	send(t, v.control, &channel.Key{Seq: v.seq, Down: true, Flags: channel.KeyCtrl, Code: "ControlLeft", Key: "Control"})
 	v.key(t, "KeyD", "d", channel.KeyCtrl)
-	want := "hEßÄ@é/z\nねこ Ω~x\n"
+	want := "hEßÄ@é/z\nねこ Ω~x\n" + many + "\n"
 	end := time.Now().Add(patience)
 	for {
 		b, err := os.ReadFile(out)

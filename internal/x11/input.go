@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -41,7 +42,11 @@ type Input struct {
 type binding struct {
 	keycode uint8
 	used    uint64
+	at      time.Time // when it was used
 }
+
+// settleTime is what an application is given to look a bound character up, before its keycode makes another.
+const settleTime = 100 * time.Millisecond
 
 // OpenInput connects to the server's display for input and turns its own key repetition off: the viewer's
 // counts, so that a stalled network never types on.
@@ -309,7 +314,7 @@ func (in *Input) find(r rune) (p place, bound, ok bool) {
 	}
 	if b := in.bound[r]; b != nil {
 		in.clock++
-		b.used = in.clock
+		b.used, b.at = in.clock, time.Now()
 		return place{keycode: b.keycode}, true, true
 	}
 	if p, ok := in.keymap.places[r]; ok {
@@ -335,6 +340,12 @@ func (in *Input) bind(sym keysym, r rune) (uint8, bool) {
 		if keycode == 0 {
 			return 0, false
 		}
+		if wait := settleTime - time.Since(in.bound[oldest].at); wait > 0 {
+			if err := in.flush(); err != nil {
+				return 0, false
+			}
+			time.Sleep(wait)
+		}
 		delete(in.bound, oldest)
 		delete(in.keymap.places, oldest)
 	}
@@ -346,7 +357,7 @@ func (in *Input) bind(sym keysym, r rune) (uint8, bool) {
 		return keycode, true
 	}
 	in.clock++
-	in.bound[r] = &binding{keycode, in.clock}
+	in.bound[r] = &binding{keycode, in.clock, time.Now()}
 	return keycode, true
 }
 
