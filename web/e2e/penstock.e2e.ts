@@ -187,6 +187,25 @@ it("ends when the application is closed", async () => {
   });
 });
 
+it("streams from the internet endpoint while the stack has no other, and stays there", async () => {
+  const update = (...change: string[]) =>
+    region.aws("appstream", "update-stack", "--name", region.dev.stackName, ...change);
+  await update("--attributes-to-delete", "ACCESS_ENDPOINTS");
+  try {
+    await page.goto(await region.streamingUrl("hal", "xterm"));
+    await streaming();
+  } finally {
+    await update("--access-endpoints", `EndpointType=STREAMING,VpceId=${region.dev.vpcEndpointId}`);
+  }
+  expect(page.url()).toBe(`${region.dev.publicUrl}/stream/`);
+  expect((await region.sessionOf("hal")).endpointId).toBe("internet");
+  await page.keyboard.type("echo the running session stays where it began\n");
+  await exact("hal");
+  await page.reload();
+  await streaming();
+  await exact("hal");
+});
+
 it("names the rule when the display ports are closed", async () => {
   const groups = (await region.aws(
     "ec2",
