@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -33,7 +34,12 @@ func Confine(uid int, args []string) error {
 	}
 	// Where the kernel does not let us: sessions are then not the first to go.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(oomScore)), 0)
+	program := self
 	if uid >= 0 {
+		var err error
+		if program, err = executable(); err != nil {
+			return err
+		}
 		if err := lower(unix.RLIMIT_NPROC, maxProcesses); err != nil {
 			return err
 		}
@@ -44,8 +50,41 @@ func Confine(uid int, args []string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("renounce new privileges: %w", err)
 	}
-	err := syscall.Exec(self, args, os.Environ())
-	return fmt.Errorf("start the agent as user %d (may others execute the binary?): %w", unix.Getuid(), err)
+	err := syscall.Exec(program, args, os.Environ())
+	return fmt.Errorf("start the agent as user %d: %w", unix.Getuid(), err)
+}
+
+// executable returns a path by which other users can execute this binary: a copy in memory when its own mode keeps them out.
+func executable() (string, error) {
+	src, err := os.Open(self)
+	if err != nil {
+		return "", fmt.Errorf("open the binary: %w", err)
+	}
+	defer src.Close()
+	if st, err := src.Stat(); err != nil || st.Mode()&0o001 != 0 {
+		return self, err
+	}
+	fd, err := unix.MemfdCreate("penstock", unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // kernels before 6.3 know no MFD_EXEC, and need none
+		fd, err = unix.MemfdCreate("penstock", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return "", fmt.Errorf("copy the binary: %w", err)
+	}
+	// fd itself stays open until exec; the file that writes to it does not.
+	writer, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("copy the binary: %w", err)
+	}
+	dst := os.NewFile(uintptr(writer), "penstock")
+	defer dst.Close()
+	if _, err := io.Copy(dst, src); err != nil {
+		return "", fmt.Errorf("copy the binary: %w", err)
+	}
+	if err := dst.Chmod(0o555); err != nil {
+		return "", fmt.Errorf("copy the binary: %w", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 }
 
 // self is this process's binary, wherever it lies: also below a folder that its user cannot enter.

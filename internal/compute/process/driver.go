@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/compute/guest"
 	"penstock.dev/penstock/internal/compute/procfs"
@@ -38,7 +40,7 @@ const (
 // Options of a driver. Zero values work, but DataDir must be set.
 type Options struct {
 	DataDir    string // records of running instances; one server at a time uses it
-	RuntimeDir string // folders of running instances; below /run for root, else below the temporary folder
+	RuntimeDir string // folders of running instances, homes included; below /run or /var/lib for root, else below the temporary folder
 	Executable string // the penstock binary; this process's own by default
 	UIDs       UIDs   // users for instances when the server is root
 	MaxWidth   uint16 // greatest screen; 0: the agent's default
@@ -95,8 +97,13 @@ func New(o Options) (*Driver, error) {
 // usersDir holds the locks of all users that instances on this machine have, whichever server runs them.
 const usersDir = "/run/penstock/users"
 
+// defaultRuntimeDir has room for the homes of users: where /run is kept in memory, it is elsewhere.
 func defaultRuntimeDir() string {
 	if os.Geteuid() == 0 {
+		var fs unix.Statfs_t
+		if err := unix.Statfs("/run", &fs); err == nil && fs.Type == unix.TMPFS_MAGIC {
+			return "/var/lib/penstock/instances"
+		}
 		return "/run/penstock/instances"
 	}
 	return filepath.Join(os.TempDir(), "penstock-"+strconv.Itoa(os.Getuid()))
@@ -274,12 +281,20 @@ func (d *Driver) folder(id appstream.InstanceID) string {
 
 // makeRuntimeDir makes the folder of all instances' folders and refuses one that others control.
 func (d *Driver) makeRuntimeDir() error {
-	if err := os.MkdirAll(filepath.Dir(d.opts.RuntimeDir), 0o755); err != nil { //nolint:gosec // instances' users pass through
+	if err := makePassable(filepath.Dir(d.opts.RuntimeDir)); err != nil {
 		return fmt.Errorf("make runtime folder: %w", err)
 	}
 	mode := fs.FileMode(0o700)
 	if d.root {
 		mode = 0o711 // instances' users pass through, and see nothing
+		for dir := filepath.Dir(d.opts.RuntimeDir); ; dir = filepath.Dir(dir) {
+			if st, err := os.Stat(dir); err != nil || st.Mode()&0o001 == 0 {
+				return fmt.Errorf("runtime folder %s is of no use: other users cannot pass through %s", d.opts.RuntimeDir, dir)
+			}
+			if dir == filepath.Dir(dir) {
+				break
+			}
+		}
 	}
 	err := os.Mkdir(d.opts.RuntimeDir, mode)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -304,6 +319,26 @@ func (d *Driver) makeRuntimeDir() error {
 		}
 	}
 	return nil
+}
+
+// makePassable makes a folder and those above it where they are missing, for all users to pass through whatever our umask is.
+func makePassable(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if parent := filepath.Dir(dir); parent != dir {
+		if err := makePassable(parent); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o755) //nolint:gosec // instances' users pass through
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755) //nolint:gosec // the same
 }
 
 // Start boots an instance. An instance that runs already is answered with what it is.

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -36,7 +37,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
-	return path, os.Chmod(dir, 0o755)
+	return path, errors.Join(os.Chmod(dir, 0o755), os.Chmod(path, 0o755)) // for every user, whatever the umask is
 })
 
 // Variables by which a test starts this test binary in another role.

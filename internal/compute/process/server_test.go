@@ -363,12 +363,25 @@ func TestBelowPrivateFolder(t *testing.T) {
 	hidden := filepath.Join(private, "penstock")
 	b, err := os.ReadFile(path)
 	if err == nil {
-		err = os.WriteFile(hidden, b, 0o755)
+		err = os.WriteFile(hidden, b, 0o700) // nor may they execute it
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := openWith(t, process.Options{DataDir: filepath.Join(private, "data"), Executable: hidden})
+	// The runtime folder lies somewhere that does not exist yet.
+	public, err := os.MkdirTemp("/tmp", "penstock-public-")
+	if err == nil {
+		err = os.Chmod(public, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(public) })
+	w := openWith(t, process.Options{DataDir: filepath.Join(private, "data"), Executable: hidden, RuntimeDir: public + "/a/b/run"})
+	blocked := openWith(t, process.Options{DataDir: filepath.Join(private, "data2"), Executable: hidden, RuntimeDir: private + "/run"})
+	if _, err := blocked.Start(t.Context(), appstream.InstanceSpec{ID: "i-1"}); err == nil || !strings.Contains(err.Error(), private) {
+		t.Errorf("runtime folder that users cannot reach: got %v, want an error that names %s", err, private)
+	}
 	info, err := w.Start(t.Context(), appstream.InstanceSpec{ID: appstreamtest.ID(1)})
 	if err != nil {
 		t.Fatal(err)
@@ -413,6 +426,9 @@ func TestOrdinaryUser(t *testing.T) {
 	b, err := os.ReadFile(os.Args[0])
 	if err == nil {
 		err = os.WriteFile(self, b, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(self, 0o755)
 	}
 	if err == nil {
 		err = os.Chown(dir, 65534, 65534)

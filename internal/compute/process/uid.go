@@ -29,7 +29,11 @@ func (l *uidLock) release() { _ = l.file.Close() }
 
 // lockUID takes one user, whether or not processes of it are left. It returns nil when another Penstock has it.
 func lockUID(dir string, uid int) (*uidLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := makePassable(filepath.Dir(dir))
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("lock users: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(uid)+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
