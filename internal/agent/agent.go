@@ -249,6 +249,9 @@ func (a *Agent) refreshCursor() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.cursor != nil && a.cursor.Serial == c.Serial {
+		return // shown again, not changed
+	}
 	a.cursor = &c
 	if a.viewer != nil {
 		signal(a.viewer.cursor)

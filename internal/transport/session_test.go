@@ -34,7 +34,6 @@ func TestMain(m *testing.M) {
 	if n := runtime.NumGoroutine(); n > before && code == 0 {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
-		// Threads that wait for a child stay as long as the process: the death signal hangs on them.
 		fmt.Fprintf(os.Stderr, "%d goroutines are left of %d:\n%s\n", n, before, stacks)
 		code = 1
 	}

@@ -3,6 +3,7 @@ package x11
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"log/slog"
@@ -10,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +21,22 @@ import (
 )
 
 const patience = 20 * time.Second
+
+// TestMain fails when the tests leave goroutines behind.
+func TestMain(m *testing.M) {
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	end := time.Now().Add(5 * time.Second)
+	for runtime.NumGoroutine() > before && time.Now().Before(end) {
+		runtime.Gosched()
+	}
+	if n := runtime.NumGoroutine(); n > before && code == 0 {
+		stacks := make([]byte, 1<<20)
+		fmt.Fprintf(os.Stderr, "%d goroutines are left of %d:\n%s\n", n, before, stacks[:runtime.Stack(stacks, true)])
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // startServer starts an X server for the test, or skips when there is none.
 func startServer(t testing.TB) *Server {
@@ -302,6 +321,76 @@ func TestServerEnds(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("closing twice: %v", err)
+	}
+}
+
+// Servers that start at once get displays of their own, and a display of a process that is gone is taken
+// over.
+func TestDisplaysAreLocked(t *testing.T) {
+	t.Parallel()
+	const n = 6
+	servers := make([]*Server, n)
+	var starting sync.WaitGroup
+	for i := range servers {
+		starting.Go(func() { servers[i] = startServer(t) })
+	}
+	starting.Wait()
+	seen := map[string]bool{}
+	for _, s := range servers {
+		if seen[s.Display()] {
+			t.Errorf("two servers have display %s", s.Display())
+		}
+		seen[s.Display()] = true
+		c, err := dial(s.display, s.cookie, nil, nil)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		c.close()
+	}
+	gone := exec.CommandContext(t.Context(), "true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "lock")
+	for _, tt := range []struct {
+		name, content string
+		want          bool
+	}{
+		{"of a process that is gone", fmt.Sprintf("%10d\n", gone.Process.Pid), true},
+		{"of this process", fmt.Sprintf("%10d\n", os.Getpid()), false},
+		{"of nobody", "what?\n", false},
+		{"empty", "", false},
+	} {
+		_ = os.Remove(path)
+		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := takeLock(path); err != nil || got != tt.want {
+			t.Errorf("lock %s: got %v, %v; want %v", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+// Not parallel: nothing else in this process may take the display meanwhile. Another process may.
+func TestServerLeavesNothing(t *testing.T) {
+	s := startServer(t)
+	if err := s.process.Kill(); err != nil { // it cannot clean up by itself
+		t.Fatal(err)
+	}
+	await(t, "the server's end", s.Done())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	switch b, err := os.ReadFile(lockPath(s.display)); {
+	case err != nil:
+		if _, err := os.Lstat(socketPath(s.display)); !errors.Is(err, os.ErrNotExist) && !socketFree(socketPath(s.display)) {
+			t.Logf("display %s was taken by another process", s.Display())
+		} else if !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("socket is left: %v", err)
+		}
+	case strings.TrimSpace(string(b)) == fmt.Sprint(os.Getpid()):
+		t.Error("lock is left")
 	}
 }
 
