@@ -199,10 +199,20 @@ func TestInputOrder(t *testing.T) {
 		seq     uint32
 		want    bool
 	}{
-		{true, 1, true}, {false, 2, true}, {false, 2, false}, {false, 1, false}, {false, 10, true},
-		{true, 10, false}, {false, 1, false}, {false, 11, true}, // the same page again
-		{true, 1, true}, {false, 1, false}, {false, 2, true}, // a new page
-		{true, 0, false}, {false, 4294967295, true}, {false, 0, false},
+		{true, 1, true},
+		{false, 2, true},
+		{false, 2, false},
+		{false, 1, false},
+		{false, 10, true},
+		{true, 10, false},
+		{false, 1, false},
+		{false, 11, true}, // the same page again
+		{true, 1, true},
+		{false, 1, false},
+		{false, 2, true}, // a new page
+		{true, 0, false},
+		{false, 4294967295, true},
+		{false, 0, false},
 	} {
 		if tt.connect {
 			o.Connected()
