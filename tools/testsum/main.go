@@ -1,7 +1,8 @@
 // Command testsum reads the output of go test -json, prints one line a package and everything that a failed test wrote,
 // and closes with the counts of tests passed, failed and skipped and the reason of each skip.
 //
-// With -strict a skipped test is a failure: nothing that a machine lacks may hide a test.
+// With -strict a skipped test is a failure, so that nothing that a machine lacks hides a test; -allow is a regular
+// expression of the reasons that are right all the same.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -30,27 +32,35 @@ type event struct {
 type name struct{ pkg, test string }
 
 type summary struct {
+	allowed                 *regexp.Regexp
 	passed, failed, skipped int
 	packagesFailed          int
 	skips                   []string
+	forbidden               int // skips whose reason is not allowed
 }
 
 func main() {
 	strict := flag.Bool("strict", false, "count a skipped test as a failure")
+	allow := flag.String("allow", "^$", "reasons of skips that are no failure with -strict, a regular `expression`")
 	flag.Parse()
-	s, err := summarise(os.Stdin, os.Stdout)
+	allowed, err := regexp.Compile(*allow)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testsum: -allow:", err)
+		os.Exit(2)
+	}
+	s, err := summarise(os.Stdin, os.Stdout, allowed)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
 		os.Exit(1)
 	}
-	if s.packagesFailed > 0 || s.failed > 0 || (*strict && s.skipped > 0) || s.passed == 0 {
+	if s.packagesFailed > 0 || s.failed > 0 || (*strict && s.forbidden > 0) || s.passed == 0 {
 		os.Exit(1)
 	}
 }
 
 // summarise reads events from r until its end and writes the report to w.
-func summarise(r io.Reader, w io.Writer) (summary, error) {
-	var s summary
+func summarise(r io.Reader, w io.Writer, allowed *regexp.Regexp) (summary, error) {
+	s := summary{allowed: allowed}
 	output := map[name][]string{}
 	lines := bufio.NewReader(r)
 	for {
@@ -109,7 +119,11 @@ func (s *summary) take(line []byte, output map[name][]string, w io.Writer) {
 		fmt.Fprint(w, said(wrote))
 	case "skip":
 		s.skipped++
-		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason(wrote)))
+		why := reason(wrote)
+		if !s.allowed.MatchString(why) {
+			s.forbidden++
+		}
+		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, why))
 	}
 }
 
