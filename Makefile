@@ -17,8 +17,9 @@ TESTSUM := .cache/tools/testsum
 web_sources := $(shell find web -name node_modules -prune -o -name dist -prune -o -type f -print 2>/dev/null)
 web_built := .cache/web.stamp
 
-# Skips that no set-up can avoid: helpers that a test runs again as another user, and Terraform, which Debian does not have.
-SKIPS := a part of Test|terraform is missing|AWS provider .* is missing
+# Skips that no set-up can avoid: helpers that a test runs again as another user, a kernel that asks no privilege for low ports,
+# and Terraform, which Debian does not have.
+SKIPS := a part of Test|ordinary users may bind|terraform is missing|AWS provider .* is missing
 
 FUZZTIME ?= 20s
 ARGS ?=

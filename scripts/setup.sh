@@ -27,6 +27,9 @@ test_packages="
 	x11-apps:/usr/bin/xwd
 	xauth:/usr/bin/xauth
 	imagemagick:/usr/bin/convert
+	x11-xkb-utils:/usr/bin/setxkbmap
+	libnss3-tools:/usr/bin/certutil
+	openssl:/usr/bin/openssl
 	e2fsprogs:/sbin/mkfs.ext4
 	mount:/bin/mount
 	gcc:/usr/bin/gcc
