@@ -1,0 +1,285 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	mdl "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"penstock.dev/penstock/internal/vpc"
+)
+
+const (
+	tableName = "penstock"
+	// filterBuffer is the size of the sockets' buffers: the default ones are too small for about 1,000 rules. 64 MiB worked to 20,000.
+	filterBuffer = 64 << 20
+	// filterPatience bounds each exchange with the kernel.
+	filterPatience = 15 * time.Second
+)
+
+// filter is the packet filter of one namespace.
+type filter struct {
+	ns netns.NsHandle
+}
+
+func (f filter) conn() (*nftables.Conn, error) {
+	return nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(f.ns)), nftables.WithSockOptions(roomy))
+}
+
+func roomy(c *mdl.Conn) error {
+	// In a user namespace the size is capped by the machine's limit, and what is got must do.
+	if err := errors.Join(c.SetReadBuffer(filterBuffer), c.SetWriteBuffer(filterBuffer)); err != nil {
+		return err
+	}
+	return c.SetDeadline(time.Now().Add(filterPatience))
+}
+
+// replace puts the ruleset in force in place of the one before, in one step. It returns the generation that this made.
+func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
+	c, err := f.conn()
+	if err != nil {
+		return 0, fmt.Errorf("open packet filter: %w", err)
+	}
+	defer c.CloseLasting()
+	t := c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}) // so that there is one to delete
+	c.DelTable(t)
+	t = c.AddTable(t)
+
+	chains := make(map[string]*nftables.Chain, len(rules.Chains))
+	for i := range rules.Chains { // all of them before anything leads to one
+		chain := &nftables.Chain{Name: rules.Chains[i].Name, Table: t}
+		if h := rules.Chains[i].Hook; h != "" {
+			chain.Type, chain.Hooknum = nftables.ChainTypeFilter, hook(h)
+			chain.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(rules.Chains[i].Priority))
+			policy := nftables.ChainPolicyAccept
+			if rules.Chains[i].Drop {
+				policy = nftables.ChainPolicyDrop
+			}
+			chain.Policy = &policy
+		}
+		chains[chain.Name] = c.AddChain(chain)
+	}
+	sets := make(map[string]*nftables.Set, len(rules.Sets))
+	for _, s := range rules.Sets {
+		set := &nftables.Set{Table: t, Name: s.Name, KeyType: nftables.TypeIPAddr}
+		elements := make([]nftables.SetElement, 0, len(s.Addrs))
+		for _, a := range s.Addrs {
+			elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
+		}
+		if err := c.AddSet(set, elements); err != nil {
+			return 0, fmt.Errorf("add set %s: %w", s.Name, err)
+		}
+		sets[s.Name] = set
+	}
+	for i := range rules.Chains {
+		for j := range rules.Chains[i].Rules {
+			r := &rules.Chains[i].Rules[j]
+			es, err := expressions(c, t, sets, r)
+			if err != nil {
+				return 0, err
+			}
+			rule := &nftables.Rule{Table: t, Chain: chains[rules.Chains[i].Name], Exprs: es}
+			if r.Name != "" {
+				rule.UserData = userdata.AppendString(nil, userdata.TypeComment, r.Name)
+			}
+			c.AddRule(rule)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return 0, fmt.Errorf("replace packet filter: %w", err)
+	}
+	return f.generation()
+}
+
+func hook(h vpc.Hook) *nftables.ChainHook {
+	switch h {
+	case vpc.HookPrerouting:
+		return nftables.ChainHookPrerouting
+	case vpc.HookForward:
+		return nftables.ChainHookForward
+	case vpc.HookOutput:
+		return nftables.ChainHookOutput
+	case vpc.HookInput:
+	}
+	return nftables.ChainHookInput
+}
+
+// expressions are a rule as the kernel reads it. IPv6 packets meet only the rule that drops them, so addresses are IPv4's.
+func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.Set, r *vpc.Rule) ([]expr.Any, error) {
+	var es []expr.Any
+	equal := func(b []byte) { es = append(es, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b}) }
+	if r.IPv6 {
+		es = append(es, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1})
+		equal([]byte{unix.NFPROTO_IPV6})
+	}
+	for _, l := range []struct {
+		key  expr.MetaKey
+		name string
+	}{{expr.MetaKeyIIFNAME, r.InLink}, {expr.MetaKeyOIFNAME, r.OutLink}} {
+		if l.name != "" {
+			es = append(es, &expr.Meta{Key: l.key, Register: 1})
+			name := make([]byte, unix.IFNAMSIZ)
+			copy(name, l.name)
+			equal(name)
+		}
+	}
+	if r.Established {
+		mask := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+		es = append(es, &expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
+	}
+	for _, side := range []struct {
+		prefix netip.Prefix
+		set    string
+		offset uint32
+	}{{r.Src, r.SrcSet, sourceOffset}, {r.Dst, r.DstSet, destinationOffset}} {
+		if side.prefix.IsValid() && side.prefix.Bits() > 0 {
+			es = append(es, address(side.offset))
+			if bits := side.prefix.Bits(); bits < 32 {
+				es = append(es, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-bits)), Xor: make([]byte, 4)})
+			}
+			equal(side.prefix.Masked().Addr().AsSlice())
+		}
+		if side.set != "" {
+			set := sets[side.set]
+			if set == nil {
+				return nil, fmt.Errorf("rule %q uses set %q, which is not there", r.Name, side.set)
+			}
+			es = append(es, address(side.offset), &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
+		}
+	}
+	if r.Traffic != nil {
+		es = append(es, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1})
+		equal([]byte{byte(r.Traffic.Protocol)})
+		if p := r.Traffic.Ports; p != vpc.AllPorts {
+			es = append(es, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
+			first, last := binary.BigEndian.AppendUint16(nil, uint16(p.From)), binary.BigEndian.AppendUint16(nil, uint16(p.To))
+			if p.From == p.To {
+				equal(first)
+			} else {
+				es = append(es, &expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: first, ToData: last})
+			}
+		}
+	}
+	if r.Action == vpc.ActionDispatch {
+		return dispatch(c, t, es, r)
+	}
+	es = append(es, &expr.Counter{})
+	switch r.Action {
+	case vpc.ActionAccept:
+		return append(es, &expr.Verdict{Kind: expr.VerdictAccept}), nil
+	case vpc.ActionDrop:
+		return append(es, &expr.Verdict{Kind: expr.VerdictDrop}), nil
+	case vpc.ActionReset:
+		return append(es, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}), nil
+	case vpc.ActionJump:
+		return append(es, &expr.Verdict{Kind: expr.VerdictJump, Chain: r.Chain}), nil
+	case vpc.ActionGoto:
+		return append(es, &expr.Verdict{Kind: expr.VerdictGoto, Chain: r.Chain}), nil
+	case vpc.ActionDispatch:
+	}
+	return nil, fmt.Errorf("rule %q: unknown action %q", r.Name, r.Action)
+}
+
+// Offsets in the IPv4 header.
+const (
+	sourceOffset      = 12
+	destinationOffset = 16
+)
+
+func address(offset uint32) expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}
+}
+
+// dispatch is a lookup in a verdict map, the same cost for one interface and for many.
+func dispatch(c *nftables.Conn, t *nftables.Table, es []expr.Any, r *vpc.Rule) ([]expr.Any, error) {
+	m := &nftables.Set{Table: t, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
+	elements := make([]nftables.SetElement, 0, len(r.Targets))
+	for _, to := range r.Targets {
+		elements = append(elements, nftables.SetElement{
+			Key: to.Addr.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: to.Chain},
+		})
+	}
+	if err := c.AddSet(m, elements); err != nil {
+		return nil, fmt.Errorf("add verdict map: %w", err)
+	}
+	offset := uint32(destinationOffset)
+	if r.BySource {
+		offset = sourceOffset
+	}
+	return append(es, address(offset), &expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID}), nil
+}
+
+// generation counts the changes that anybody made to the namespace's packet filter.
+func (f filter) generation() (uint32, error) {
+	c, err := mdl.Dial(unix.NETLINK_NETFILTER, &mdl.Config{NetNS: int(f.ns)})
+	if err != nil {
+		return 0, fmt.Errorf("open packet filter: %w", err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(filterPatience)); err != nil {
+		return 0, err
+	}
+	answers, err := c.Execute(mdl.Message{
+		Header: mdl.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: mdl.Request},
+		Data:   make([]byte, 4), // family, version, resource
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the packet filter's generation: %w", err)
+	}
+	for _, m := range answers {
+		if len(m.Data) < 4 {
+			continue
+		}
+		ad, err := mdl.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			return 0, err
+		}
+		ad.ByteOrder = binary.BigEndian
+		for ad.Next() {
+			if ad.Type() == unix.NFTA_GEN_ID {
+				return ad.Uint32(), nil
+			}
+		}
+	}
+	return 0, errors.New("read the packet filter's generation: no answer")
+}
+
+// counters are packets by the names of rules, since the ruleset was put in force.
+func (f filter) counters(rules vpc.Ruleset) (map[string]uint64, error) {
+	c, err := f.conn()
+	if err != nil {
+		return nil, fmt.Errorf("open packet filter: %w", err)
+	}
+	defer c.CloseLasting()
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	out := map[string]uint64{}
+	for i := range rules.Chains {
+		all, err := c.GetRules(t, &nftables.Chain{Name: rules.Chains[i].Name, Table: t})
+		if err != nil {
+			return nil, fmt.Errorf("read chain %s: %w", rules.Chains[i].Name, err)
+		}
+		for _, r := range all {
+			name, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			if name == "" {
+				continue
+			}
+			for _, e := range r.Exprs {
+				if n, ok := e.(*expr.Counter); ok {
+					out[name] += n.Packets
+				}
+			}
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,593 @@
+// Package kernel is the network driver that filters packets: a network namespace a VPC, a bridge a subnet, an address an
+// interface, one nftables table that holds groups, network ACLs and routes, and links to the namespaces where users are.
+// It needs CAP_NET_ADMIN and CAP_SYS_ADMIN.
+//
+// What the rules deny is dropped without an answer. Groups remember the connections that they admitted; network ACLs and
+// routes judge every packet. Accepted connections are judged once more by the same rules, so that a packet filter that
+// somebody else flushed admits nobody before it is healed.
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// Attachment joins networks of users to every VPC that has interfaces.
+type Attachment struct {
+	// Namespace is the named network namespace where the users, or their router, are; empty: that of the process.
+	Namespace string
+	// Networks are the users' networks, each masked and IPv4.
+	Networks []netip.Prefix
+	// Addresses are put on the users' end of the links; the first is the source of what goes to the VPCs. Empty where
+	// the users' addresses are there already.
+	Addresses []netip.Addr
+}
+
+// Config is what New needs. Zero values are usable but for DataDir.
+type Config struct {
+	// DataDir names what the driver makes, so that a later start finds what a crash left.
+	DataDir     string
+	Attachments []Attachment
+	// MaxWaiting bounds connections that Accept has not taken (0: 256); more are reset.
+	MaxWaiting int
+	// MaxPerSource bounds open connections of one source address (0: 1,024); more are reset.
+	MaxPerSource int
+	// MaxOpen bounds all open connections (0: 8,192); more are reset.
+	MaxOpen int
+	// HealEvery is how often the network is compared with the plan (0: 2 s).
+	HealEvery time.Duration
+	// Refused is told of each connection that was reset after it was accepted; it must not block. It may be nil.
+	// Connections that the packet filter drops are counted by the rules, see Counters.
+	Refused func(vpc.Refusal)
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Driver implements vpc.Driver with network namespaces and nftables.
+type Driver struct {
+	cfg      Config
+	owner    string
+	log      *slog.Logger
+	snapshot atomic.Pointer[vpc.Snapshot]
+	admitted atomic.Uint64
+	refused  atomic.Uint64
+	shed     atomic.Uint64
+	healed   atomic.Uint64
+
+	complained atomic.Int64 // the second in which accepting last failed aloud
+	waiting    chan *vpc.Conn
+	done       chan struct{} // closed by Close
+	work       sync.WaitGroup
+
+	applying sync.Mutex // one Apply, check of the network or Close at a time; above mu
+	swept    bool
+	plan     vpc.Plan
+	change   func(*vpc.Ruleset) // set by tests: rules that the compiler could have got wrong
+
+	mu        sync.Mutex
+	closed    bool
+	networks  map[vpc.VPCID]*network
+	conns     map[*vpc.Conn]open
+	perSource map[netip.Addr]int
+	probes    map[probe]chan<- struct{}
+}
+
+// network is a VPC's namespace. Its fields are guarded by Driver.applying but for interfaces, which is also guarded by Driver.mu:
+// written under both, read under either.
+type network struct {
+	id         vpc.VPCID
+	name       string // of the namespace
+	cidr       netip.Prefix
+	ns         netns.NsHandle
+	route      *netlink.Handle
+	rules      vpc.Ruleset
+	generation uint32 // of the packet filter when rules were put in force; 0: they are not
+	settled    bool   // everything was there once: what is missing now was taken away
+	bridges    map[vpc.SubnetID][]netip.Addr
+	listeners  map[uint16]net.Listener
+	interfaces map[netip.Addr]*iface
+}
+
+// iface is an interface of the plan.
+type iface struct {
+	plan vpc.PlannedInterface
+	err  error // why it does not serve
+}
+
+// open is what is known about an open connection.
+type open struct {
+	iface  *iface
+	source netip.Addr
+	tcp    *net.TCPConn
+}
+
+// probe is the remote end of a check's connection.
+type probe struct {
+	vpc  vpc.VPCID
+	from netip.AddrPort
+}
+
+var _ vpc.Driver = (*Driver)(nil)
+
+// New builds a driver. Nothing is made or removed before the first Apply.
+func New(cfg Config) (*Driver, error) {
+	if cfg.DataDir == "" {
+		return nil, errors.New("kernel network driver: no data directory")
+	}
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("kernel network driver: %w", err)
+	}
+	if len(cfg.Attachments) > 16 {
+		return nil, errors.New("kernel network driver: more than 16 attachments")
+	}
+	for _, a := range cfg.Attachments {
+		if len(a.Networks) == 0 {
+			return nil, errors.New("kernel network driver: an attachment without networks of users")
+		}
+		for _, p := range a.Networks {
+			if !p.IsValid() || !p.Addr().Is4() || p != p.Masked() || p.Bits() == 0 {
+				return nil, fmt.Errorf("kernel network driver: %s is not a network of users", p)
+			}
+		}
+		for _, addr := range a.Addresses {
+			if !slices.ContainsFunc(a.Networks, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				return nil, fmt.Errorf("kernel network driver: address %s is in no network of its attachment", addr)
+			}
+		}
+	}
+	for _, d := range []struct {
+		v *int
+		n int
+	}{{&cfg.MaxWaiting, 256}, {&cfg.MaxPerSource, 1024}, {&cfg.MaxOpen, 8192}} {
+		if *d.v <= 0 {
+			*d.v = d.n
+		}
+	}
+	if cfg.HealEvery <= 0 {
+		cfg.HealEvery = 2 * time.Second
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Driver{
+		cfg: cfg, owner: owner(dir), log: log,
+		waiting:   make(chan *vpc.Conn, cfg.MaxWaiting),
+		done:      make(chan struct{}),
+		networks:  map[vpc.VPCID]*network{},
+		conns:     map[*vpc.Conn]open{},
+		perSource: map[netip.Addr]int{},
+		probes:    map[probe]chan<- struct{}{},
+	}, nil
+}
+
+// Available says what keeps this process from using the driver; nil when nothing does.
+func Available() error {
+	ns, err := unnamedNamespace()
+	if err != nil {
+		return fmt.Errorf("the kernel network driver needs CAP_NET_ADMIN and CAP_SYS_ADMIN: %w", err)
+	}
+	defer ns.Close()
+	if _, err := (filter{ns}).generation(); err != nil {
+		return fmt.Errorf("the kernel network driver needs nftables: %w", err)
+	}
+	return nil
+}
+
+// UserNetworks are the networks of the attachments. They are real, so they are dialled from as they are.
+func (d *Driver) UserNetworks() []vpc.UserNetwork {
+	var out []vpc.UserNetwork
+	for _, a := range d.cfg.Attachments {
+		for _, p := range a.Networks {
+			out = append(out, vpc.UserNetwork{CIDR: p, Dial: p})
+		}
+	}
+	return out
+}
+
+// DialAddr is the address itself.
+func (d *Driver) DialAddr(id vpc.VPCID, private netip.AddrPort) (netip.AddrPort, bool) {
+	s := d.snapshot.Load()
+	if s == nil {
+		return netip.AddrPort{}, false
+	}
+	_, ok := s.HasVPC(id)
+	return private, ok
+}
+
+// Hint is what an operator can do to be served better: nothing here.
+func (d *Driver) Hint(string) string { return "" }
+
+// Stats counts connections since New. Refused counts those reset after the handshake; dropped packets are in Counters.
+func (d *Driver) Stats() vpc.DriverStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return vpc.DriverStats{
+		Admitted: d.admitted.Load(), Refused: d.refused.Load(), Shed: d.shed.Load(),
+		Open: len(d.conns), Waiting: len(d.waiting),
+	}
+}
+
+// Healed counts how often something was put back that somebody else took away.
+func (d *Driver) Healed() uint64 { return d.healed.Load() }
+
+// Counters are packets by the identity of rules (vpc.Hop.Identity), since the VPC's rules last changed.
+func (d *Driver) Counters(id vpc.VPCID) (map[string]uint64, error) {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	n := d.networks[id]
+	if n == nil {
+		return nil, fmt.Errorf("counters of %s: not on the network", id)
+	}
+	return filter{n.ns}.counters(n.rules)
+}
+
+// Apply puts the plan in force. Rules come before addresses and listeners, so that nothing answers without them.
+func (d *Driver) Apply(_ context.Context, plan vpc.Plan) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	if d.isClosed() {
+		return net.ErrClosed
+	}
+	if plan.Snapshot == nil {
+		return errors.New("apply network plan: no snapshot")
+	}
+	if !d.swept {
+		if err := d.sweep(); err != nil {
+			return fmt.Errorf("remove the network of an earlier run: %w", err)
+		}
+		d.swept = true
+		d.work.Go(d.heal)
+	}
+	d.plan = plan
+	if err := d.settle(); err != nil {
+		return fmt.Errorf("apply network plan: %w", err)
+	}
+	return nil
+}
+
+func (d *Driver) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// settle brings the network to the plan, whatever it is now.
+func (d *Driver) settle() error {
+	wanted := map[vpc.VPCID][]vpc.PlannedInterface{}
+	for _, p := range d.plan.Interfaces {
+		if _, ok := d.plan.Snapshot.HasVPC(p.VPC); ok {
+			wanted[p.VPC] = append(wanted[p.VPC], p)
+		}
+	}
+	d.leave(wanted)
+	d.snapshot.Store(d.plan.Snapshot)
+	var errs []error
+	for id, n := range d.networks {
+		if len(wanted[id]) == 0 {
+			errs = append(errs, d.closeNetwork(n))
+		}
+	}
+	for id, interfaces := range wanted {
+		errs = append(errs, d.settleNetwork(id, interfaces))
+	}
+	return errors.Join(errs...)
+}
+
+// leave ends the connections of interfaces that are not wanted as they are, while they still have an address to answer from.
+func (d *Driver) leave(wanted map[vpc.VPCID][]vpc.PlannedInterface) {
+	d.mu.Lock()
+	leaving := map[*iface]bool{}
+	for id, n := range d.networks {
+		for addr, i := range n.interfaces {
+			if !slices.ContainsFunc(wanted[id], func(p vpc.PlannedInterface) bool { return samePlace(p, i.plan) }) {
+				leaving[i] = true
+				delete(n.interfaces, addr)
+			}
+		}
+	}
+	d.mu.Unlock()
+	d.resetConns(func(o open) bool { return leaving[o.iface] })
+}
+
+func samePlace(a, b vpc.PlannedInterface) bool {
+	return a.ID == b.ID && a.Endpoint == b.Endpoint && a.VPC == b.VPC && a.Addr == b.Addr && a.Service == b.Service && slices.Equal(a.Ports, b.Ports)
+}
+
+// resetConns ends connections so that their users learn of it at once.
+func (d *Driver) resetConns(which func(open) bool) {
+	d.mu.Lock()
+	var conns []*vpc.Conn
+	for c, o := range d.conns {
+		if which(o) {
+			conns = append(conns, c)
+			_ = o.tcp.SetLinger(0) // without it the user sees an orderly end
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close() // the interface goes; nobody is left to tell
+	}
+	if len(conns) > 0 {
+		time.Sleep(resetLinger)
+	}
+}
+
+// resetLinger is how long resets have to leave the namespace before its links may go.
+const resetLinger = 10 * time.Millisecond
+
+// settleNetwork brings one VPC to the plan. An error is about its rules; what is wrong with its interfaces is noted for Check.
+func (d *Driver) settleNetwork(id vpc.VPCID, interfaces []vpc.PlannedInterface) error {
+	n, err := d.network(id)
+	if err != nil {
+		return err
+	}
+	healed := n.settled
+	changed, attached := d.settleLinks(n)
+	rules, err := d.settleRules(n)
+	if err != nil {
+		return fmt.Errorf("rules of %s: %w", id, err)
+	}
+	addressed, err := d.settleInterfaces(n, interfaces, attached)
+	if err != nil {
+		return fmt.Errorf("interfaces of %s: %w", id, err)
+	}
+	if healed && (changed || rules || addressed) {
+		d.healed.Add(1)
+		d.log.Warn("network was changed by somebody else and put right", "vpc", id, "namespace", n.name,
+			"links", changed, "rules", rules, "addresses", addressed)
+	}
+	n.settled = attached == nil
+	return nil
+}
+
+// network is the VPC's namespace, made when it is not there, named again when its name was taken away.
+func (d *Driver) network(id vpc.VPCID) (*network, error) {
+	cidr, _ := d.plan.Snapshot.HasVPC(id)
+	if n := d.networks[id]; n != nil {
+		if named(n.ns, n.name) {
+			return n, nil
+		}
+		if err := errors.Join(removeName(n.name), nameNamespace(n.ns, n.name)); err != nil {
+			return nil, fmt.Errorf("name the namespace of %s: %w", id, err)
+		}
+		d.healed.Add(1)
+		d.log.Warn("network namespace was deleted by somebody else and put back", "vpc", id, "namespace", n.name)
+		return n, nil
+	}
+	name := namespaceName(d.owner, id)
+	ns, err := makeNamespace(name)
+	if err != nil {
+		return nil, err
+	}
+	route, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", name, err), removeName(name), ns.Close())
+	}
+	n := &network{id: id, name: name, cidr: cidr, ns: ns, route: route, listeners: map[uint16]net.Listener{}, interfaces: map[netip.Addr]*iface{}}
+	d.mu.Lock()
+	d.networks[id] = n
+	d.mu.Unlock()
+	return n, nil
+}
+
+// settleLinks joins the users' networks. attached is what keeps users from the VPC.
+func (d *Driver) settleLinks(n *network) (changed bool, attached error) {
+	changed, attached = n.ensureLoopback()
+	for i := range d.cfg.Attachments {
+		done, err := d.attach(n, i)
+		if err != nil {
+			attached = errors.Join(attached, fmt.Errorf("attach %s to the networks of its users: %w", n.id, err))
+		}
+		changed = changed || done
+	}
+	return changed, attached
+}
+
+// settleRules replaces the VPC's table when the rules changed or somebody else touched the packet filter. foreign says the latter.
+func (d *Driver) settleRules(n *network) (foreign bool, err error) {
+	place := vpc.Place{Probe: probeAddr()}
+	for i, a := range d.cfg.Attachments {
+		place.Links = append(place.Links, vpc.Link{Name: insideName(i), Networks: a.Networks})
+	}
+	rules := d.plan.Snapshot.Compile(n.id, place)
+	if d.change != nil {
+		d.change(&rules)
+	}
+	f := filter{n.ns}
+	if n.generation != 0 {
+		now, err := f.generation()
+		if err != nil {
+			return false, err
+		}
+		foreign = now != n.generation
+		if !foreign && reflect.DeepEqual(rules, n.rules) {
+			return false, nil
+		}
+	}
+	n.generation = 0
+	generation, err := f.replace(rules)
+	if err != nil {
+		return foreign, err
+	}
+	n.generation, n.rules = generation, rules
+	return foreign, nil
+}
+
+// settleInterfaces gives the namespace its addresses and listeners. foreign says that something was missing that no plan took away.
+func (d *Driver) settleInterfaces(n *network, interfaces []vpc.PlannedInterface, attached error) (foreign bool, err error) {
+	bridges := map[vpc.SubnetID][]netip.Addr{}
+	for _, s := range d.plan.Snapshot.Subnets(n.id) {
+		bridges[s.ID] = nil
+		for _, p := range interfaces {
+			if s.CIDR.Contains(p.Addr) {
+				bridges[s.ID] = append(bridges[s.ID], p.Addr)
+			}
+		}
+	}
+	if err := n.dropBridges(bridges); err != nil {
+		return false, err
+	}
+	listening := d.listen(n, interfaces)
+	changed := false
+	for id, addrs := range bridges {
+		done, err := n.ensureBridge(id, addrs)
+		if err != nil {
+			return false, err
+		}
+		changed = changed || done
+	}
+	foreign = changed && reflect.DeepEqual(bridges, n.bridges)
+	n.bridges = bridges
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range interfaces {
+		i := n.interfaces[p.Addr]
+		if i == nil {
+			i = &iface{plan: p}
+			n.interfaces[p.Addr] = i
+		}
+		was := i.err
+		i.err = errors.Join(attached, listening[p.ID])
+		if i.err != nil && was == nil {
+			d.log.Warn("network interface could not serve", "interface", p.ID, "error", i.err)
+		}
+	}
+	return foreign, nil
+}
+
+// dropBridges removes bridges of subnets that are no more.
+func (n *network) dropBridges(keep map[vpc.SubnetID][]netip.Addr) error {
+	names := map[string]bool{}
+	for id := range keep {
+		names[bridgeName(id)] = true
+	}
+	links, err := n.route.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.Type() == "bridge" && !names[l.Attrs().Name] {
+			if err := n.route.LinkDel(l); err != nil && !gone(err) {
+				return fmt.Errorf("remove bridge %s: %w", l.Attrs().Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// heal compares the network with the plan from time to time: namespaces, links, addresses and rules belong to the machine,
+// where others may delete them.
+func (d *Driver) heal() {
+	tick := time.NewTicker(d.cfg.HealEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.done:
+			return
+		case <-tick.C:
+		}
+		d.applying.Lock()
+		if d.isClosed() {
+			d.applying.Unlock()
+			return
+		}
+		err := d.settle()
+		d.applying.Unlock()
+		if now, last := time.Now().Unix(), d.complained.Load(); err != nil && now-last >= 30 && d.complained.CompareAndSwap(last, now) {
+			d.log.Error("network could not be put right", "error", err)
+		}
+	}
+}
+
+// sweep removes what an earlier run of the same data directory left: its namespaces hold no sockets any more.
+func (d *Driver) sweep() error {
+	var errs []error
+	removed := 0
+	seen := map[string]bool{}
+	for _, a := range d.cfg.Attachments {
+		if seen[a.Namespace] {
+			continue
+		}
+		seen[a.Namespace] = true
+		n, err := detachAll(a.Namespace, d.owner, "")
+		removed += n
+		errs = append(errs, err)
+	}
+	names, err := leftNamespaces(d.owner)
+	errs = append(errs, err)
+	for _, name := range names {
+		errs = append(errs, removeName(name))
+		removed++
+	}
+	if removed > 0 {
+		d.log.Info("network of an earlier run was removed", "namespaces", names, "count", removed)
+	}
+	return errors.Join(errs...)
+}
+
+// closeNetwork takes a VPC off the machine.
+func (d *Driver) closeNetwork(n *network) error {
+	d.mu.Lock()
+	delete(d.networks, n.id)
+	listeners := n.listeners
+	n.listeners, n.interfaces = nil, nil
+	d.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close() // a listener that is closed twice is closed
+	}
+	var errs []error
+	seen := map[string]bool{}
+	for _, a := range d.cfg.Attachments {
+		if !seen[a.Namespace] {
+			seen[a.Namespace] = true
+			_, err := detachAll(a.Namespace, d.owner, n.id)
+			errs = append(errs, err)
+		}
+	}
+	n.route.Close()
+	return errors.Join(append(errs, removeName(n.name), n.ns.Close())...)
+}
+
+// Close ends everything, waits for it, and removes all that the driver made.
+func (d *Driver) Close() error {
+	d.applying.Lock()
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		d.applying.Unlock()
+		return nil
+	}
+	d.closed = true
+	close(d.done)
+	networks := make([]*network, 0, len(d.networks))
+	for _, n := range d.networks {
+		networks = append(networks, n)
+	}
+	d.mu.Unlock()
+	d.resetConns(func(open) bool { return true })
+	var errs []error
+	for _, n := range networks {
+		errs = append(errs, d.closeNetwork(n))
+	}
+	d.applying.Unlock()
+	d.work.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,392 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// Gateways of the two ends of a link. No interface has them: they are keys of permanent neighbour entries, so no address of
+// anybody is taken and nobody is asked for an Ethernet address.
+var (
+	usersGateway = net.IPv4(169, 254, 77, 1) //nolint:gochecknoglobals // a constant
+	vpcGateway   = net.IPv4(169, 254, 77, 2) //nolint:gochecknoglobals // a constant
+)
+
+// probeAddr is from where interfaces are checked; it is on the loopback interface of a VPC's namespace.
+func probeAddr() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 77, 3}) }
+
+// firstMetric of routes to VPCs, in the users' namespace. VPCs with the same block differ by it.
+const firstMetric = 700
+
+// ErrOverlap says that a block of addresses is used by the machine otherwise.
+var ErrOverlap = errors.New("addresses are in use on this machine")
+
+func alias(owner string) string { return "penstock " + owner }
+
+// openSpace is a handle to the links, addresses and routes of a namespace, the process's own when name is empty.
+func openSpace(name string) (*netlink.Handle, netns.NsHandle, error) {
+	var ns netns.NsHandle
+	var err error
+	if name == "" {
+		ns, err = netns.Get()
+	} else {
+		ns, err = netns.GetFromName(name)
+	}
+	if err != nil {
+		return nil, netns.None(), fmt.Errorf("open network namespace %q: %w", name, err)
+	}
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, netns.None(), errors.Join(fmt.Errorf("open network namespace %q: %w", name, err), ns.Close())
+	}
+	return h, ns, nil
+}
+
+// prefixOf is a block as netlink has it.
+func prefixOf(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+}
+
+func prefixFrom(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP.To4())
+	bits, size := n.Mask.Size()
+	if !ok || size != 32 {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(a, bits), true
+}
+
+func missing(err error) bool {
+	_, ok := errors.AsType[netlink.LinkNotFoundError](err)
+	return ok
+}
+
+func exists(err error) bool { return errors.Is(err, unix.EEXIST) }
+
+func gone(err error) bool {
+	return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT)
+}
+
+// ensureLoopback brings the loopback interface up, with the address from which interfaces are checked.
+func (n *network) ensureLoopback() (changed bool, err error) {
+	lo, err := n.route.LinkByName(vpc.LoopbackLink)
+	if err != nil {
+		return false, fmt.Errorf("find loopback: %w", err)
+	}
+	if lo.Attrs().Flags&net.FlagUp == 0 {
+		if err := n.route.LinkSetUp(lo); err != nil {
+			return false, fmt.Errorf("start loopback: %w", err)
+		}
+		changed = true
+	}
+	done, err := n.ensureAddrs(lo, []netip.Addr{probeAddr()}, false)
+	return changed || done, err
+}
+
+// bridgeName is the name of a subnet's bridge.
+func bridgeName(id vpc.SubnetID) string { return "sn-" + short(string(id), 12) }
+
+// ensureBridge makes a subnet's bridge, with the addresses of its interfaces.
+func (n *network) ensureBridge(id vpc.SubnetID, addrs []netip.Addr) (changed bool, err error) {
+	name := bridgeName(id)
+	l, err := n.route.LinkByName(name)
+	if missing(err) {
+		changed = true
+		if err := n.route.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, Alias: string(id)}}); err != nil && !exists(err) {
+			return false, fmt.Errorf("make bridge of %s: %w", id, err)
+		}
+		l, err = n.route.LinkByName(name)
+	}
+	if err != nil {
+		return false, fmt.Errorf("find bridge of %s: %w", id, err)
+	}
+	if l.Attrs().Flags&net.FlagUp == 0 {
+		changed = true
+		if err := n.route.LinkSetUp(l); err != nil {
+			return false, fmt.Errorf("start bridge of %s: %w", id, err)
+		}
+	}
+	done, err := n.ensureAddrs(l, addrs, true)
+	if err != nil {
+		return false, fmt.Errorf("subnet %s: %w", id, err)
+	}
+	return changed || done, nil
+}
+
+// ensureAddrs gives a link its addresses, each a /32; exact: and takes all others.
+func (n *network) ensureAddrs(l netlink.Link, want []netip.Addr, exact bool) (changed bool, err error) {
+	have, err := n.route.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Errorf("list addresses: %w", err)
+	}
+	left := slices.Clone(want)
+	for i := range have {
+		p, ok := prefixFrom(have[i].IPNet)
+		if at := slices.Index(left, p.Addr()); ok && p.Bits() == 32 && at >= 0 {
+			left = slices.Delete(left, at, at+1)
+			continue
+		}
+		if !exact {
+			continue
+		}
+		changed = true
+		if err := n.route.AddrDel(l, &have[i]); err != nil && !gone(err) {
+			return false, fmt.Errorf("take address %s: %w", p, err)
+		}
+	}
+	for _, a := range left {
+		changed = true
+		if err := n.route.AddrAdd(l, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(a, 32))}); err != nil && !exists(err) {
+			return false, fmt.Errorf("give address %s: %w", a, err)
+		}
+	}
+	return changed, nil
+}
+
+// LinkName is the interface in the users' namespace by which an attachment (in the order of the configuration) reaches a VPC.
+func (d *Driver) LinkName(id vpc.VPCID, attachment int) string {
+	return linkName(d.owner, id, attachment)
+}
+
+func linkName(owner string, id vpc.VPCID, attachment int) string {
+	return fmt.Sprintf("psk%s%s%x", owner[:5], short(string(id), 5), attachment)
+}
+
+func insideName(attachment int) string { return fmt.Sprintf("att%d", attachment) }
+
+func mac(end byte, name string) net.HardwareAddr {
+	h := []byte(short(name, 8))
+	return net.HardwareAddr{0x02, end, h[0], h[1], h[2], h[3]} // locally administered
+}
+
+// attach joins a VPC to the users' networks of an attachment by a pair of links, with routes both ways.
+func (d *Driver) attach(n *network, i int) (changed bool, err error) {
+	a := d.cfg.Attachments[i]
+	h, ns, err := openSpace(a.Namespace)
+	if err != nil {
+		return false, err
+	}
+	defer ns.Close()
+	defer h.Close()
+	name := d.LinkName(n.id, i)
+	usersMAC, vpcMAC := mac(0x50, name), mac(0x51, name)
+
+	outer, outerErr := h.LinkByName(name)
+	if outerErr == nil && !strings.HasPrefix(outer.Attrs().Alias, alias(d.owner)) {
+		return false, fmt.Errorf("interface %s: %w", name, ErrOverlap)
+	}
+	inner, innerErr := n.route.LinkByName(insideName(i))
+	if missing(outerErr) || missing(innerErr) {
+		if err := overlap(h, d.owner, n.cidr); err != nil {
+			return false, err
+		}
+		changed = true
+		if outerErr == nil { // its other end is not in our namespace
+			if err := h.LinkDel(outer); err != nil && !gone(err) {
+				return false, fmt.Errorf("remove %s: %w", name, err)
+			}
+		}
+		pair := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: usersMAC, Alias: alias(d.owner) + " " + string(n.id)},
+			PeerName:  insideName(i), PeerHardwareAddr: vpcMAC, PeerNamespace: netlink.NsFd(int(n.ns)),
+		}
+		if err := h.LinkAdd(pair); err != nil {
+			return false, fmt.Errorf("make link %s: %w", name, err)
+		}
+		if outer, outerErr = h.LinkByName(name); outerErr != nil {
+			return false, fmt.Errorf("find link %s: %w", name, outerErr)
+		}
+		if outer.Attrs().Alias == "" {
+			if err := h.LinkSetAlias(outer, pair.Alias); err != nil {
+				return false, fmt.Errorf("mark link %s: %w", name, err)
+			}
+		}
+		inner, innerErr = n.route.LinkByName(insideName(i))
+	}
+	if err := errors.Join(outerErr, innerErr); err != nil {
+		return false, fmt.Errorf("find link %s: %w", name, err)
+	}
+	done, err := d.connectEnds(n, i, h, ns, outer, inner, usersMAC, vpcMAC)
+	return changed || done, err
+}
+
+// connectEnds gives both ends of a link what they need: addresses of users, neighbours, routes.
+func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHandle, outer, inner netlink.Link, usersMAC, vpcMAC net.HardwareAddr) (changed bool, err error) {
+	a := d.cfg.Attachments[i]
+	for _, end := range []struct {
+		h    *netlink.Handle
+		link netlink.Link
+	}{{h, outer}, {n.route, inner}} {
+		if end.link.Attrs().Flags&net.FlagUp == 0 {
+			changed = true
+			if err := end.h.LinkSetUp(end.link); err != nil {
+				return false, fmt.Errorf("start link %s: %w", end.link.Attrs().Name, err)
+			}
+		}
+	}
+	if changed {
+		if err := inside(ns, func() error { return loosen(outer.Attrs().Name) }); err != nil {
+			return false, err
+		}
+	}
+	users := &network{route: h}
+	done, err := users.ensureAddrs(outer, a.Addresses, true)
+	if err != nil {
+		return false, fmt.Errorf("link %s: %w", outer.Attrs().Name, err)
+	}
+	changed = changed || done
+	var src net.IP
+	if len(a.Addresses) > 0 {
+		src = a.Addresses[0].AsSlice()
+	}
+	metric, err := freeMetric(h, n.cidr, outer.Attrs().Index)
+	if err != nil {
+		return false, err
+	}
+	if done, err = ensureRoute(h, outer, n.cidr, vpcGateway, vpcMAC, src, metric); err != nil {
+		return false, err
+	}
+	changed = changed || done
+	for _, u := range a.Networks {
+		if done, err = ensureRoute(n.route, inner, u, usersGateway, usersMAC, nil, 0); err != nil {
+			return false, err
+		}
+		changed = changed || done
+	}
+	return changed, nil
+}
+
+// loosen lets answers come by the link although another one leads to the same block.
+func loosen(name string) error {
+	path := "/proc/sys/net/ipv4/conf/" + name + "/rp_filter"
+	if err := os.WriteFile(path, []byte("2"), 0o644); err != nil {
+		return fmt.Errorf("set %s: %w", path, err)
+	}
+	return nil
+}
+
+// freeMetric is the metric of the link's route to the block, or one that no other route to it has.
+func freeMetric(h *netlink.Handle, to netip.Prefix, link int) (int, error) {
+	routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return 0, fmt.Errorf("list routes: %w", err)
+	}
+	taken := map[int]bool{}
+	for _, r := range routes {
+		if p, ok := prefixFrom(r.Dst); ok && p == to {
+			if r.LinkIndex == link {
+				return r.Priority, nil
+			}
+			taken[r.Priority] = true
+		}
+	}
+	m := firstMetric
+	for taken[m] {
+		m++
+	}
+	return m, nil
+}
+
+func ensureRoute(h *netlink.Handle, l netlink.Link, to netip.Prefix, gateway net.IP, at net.HardwareAddr, src net.IP, metric int) (changed bool, err error) {
+	index := l.Attrs().Index
+	neighbours, err := h.NeighList(index, netlink.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Errorf("list neighbours: %w", err)
+	}
+	if !slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
+		return n.IP.Equal(gateway) && slices.Equal(n.HardwareAddr, at) && n.State&netlink.NUD_PERMANENT != 0
+	}) {
+		changed = true
+		if err := h.NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: gateway, HardwareAddr: at}); err != nil {
+			return false, fmt.Errorf("set neighbour of %s: %w", l.Attrs().Name, err)
+		}
+	}
+	routes, err := h.RouteList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if p, ok := prefixFrom(r.Dst); ok && p == to && r.Gw.Equal(gateway) && r.Priority == metric && (src == nil || r.Src.Equal(src)) {
+			return changed, nil
+		}
+	}
+	err = h.RouteReplace(&netlink.Route{LinkIndex: index, Dst: prefixOf(to), Gw: gateway, Flags: int(netlink.FLAG_ONLINK), Src: src, Priority: metric})
+	if err != nil {
+		return false, fmt.Errorf("set route to %s by %s: %w", to, l.Attrs().Name, err)
+	}
+	return true, nil
+}
+
+// overlap says whether somebody else's route or address is about addresses of the block.
+func overlap(h *netlink.Handle, owner string, block netip.Prefix) error {
+	links, err := h.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	ours, name := map[int]bool{}, map[int]string{}
+	for _, l := range links {
+		ours[l.Attrs().Index] = strings.HasPrefix(l.Attrs().Alias, alias(owner))
+		name[l.Attrs().Index] = l.Attrs().Name
+	}
+	routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if p, ok := prefixFrom(r.Dst); ok && p.Bits() > 0 && p.Overlaps(block) && !ours[r.LinkIndex] {
+			return fmt.Errorf("%s overlaps the route %s by %s: %w", block, p, name[r.LinkIndex], ErrOverlap)
+		}
+	}
+	addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if p, ok := prefixFrom(a.IPNet); ok && p.Masked().Overlaps(block) && !ours[a.LinkIndex] {
+			return fmt.Errorf("%s overlaps the address %s of %s: %w", block, p, name[a.LinkIndex], ErrOverlap)
+		}
+	}
+	return nil
+}
+
+// detachAll removes the links of an owner in a namespace; with a VPC, only those that lead to it.
+func detachAll(namespace, owner string, id vpc.VPCID) (removed int, err error) {
+	h, ns, err := openSpace(namespace)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil // the users' namespace went, and its links with it
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer ns.Close()
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil {
+		return 0, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		mark := alias(owner) + " "
+		if !strings.HasPrefix(l.Attrs().Alias, mark) || id != "" && l.Attrs().Alias != mark+string(id) {
+			continue
+		}
+		if err := h.LinkDel(l); err != nil && !gone(err) {
+			return removed, fmt.Errorf("remove link %s: %w", l.Attrs().Name, err)
+		}
+		removed++
+	}
+	return removed, nil
+}

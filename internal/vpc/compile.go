@@ -1,0 +1,466 @@
+package vpc
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Ruleset is what a packet filter must have in force for one VPC: the same rules that Explain judges by, as data.
+// Every rule that stands for a hop carries the hop's identity as its name.
+type Ruleset struct {
+	VPC    VPCID
+	Sets   []AddrSet
+	Chains []Chain
+}
+
+// AddrSet is a named set of addresses.
+type AddrSet struct {
+	Name  string
+	Addrs []netip.Addr // sorted
+}
+
+// Hook is where in a packet's way a chain stands; empty: only where other chains lead.
+type Hook string
+
+// The hooks, of a network namespace.
+const (
+	HookPrerouting Hook = "prerouting"
+	HookInput      Hook = "input"
+	HookForward    Hook = "forward"
+	HookOutput     Hook = "output"
+)
+
+// Chain is an ordered list of rules; the first that matches and decides wins. What passes a chain with a hook goes on to
+// the chain with the next priority.
+type Chain struct {
+	Name     string
+	Hook     Hook
+	Priority int // below -200: before connection tracking
+	Drop     bool
+	Rules    []Rule
+}
+
+// Action is what a rule does with a packet that it matches.
+type Action string
+
+// The actions.
+const (
+	ActionAccept   Action = "accept"   // go on to the next chain with a hook
+	ActionDrop     Action = "drop"     // without an answer
+	ActionReset    Action = "reset"    // answer with a TCP reset
+	ActionJump     Action = "jump"     // and come back when nothing there decides
+	ActionGoto     Action = "goto"     // and do not come back
+	ActionDispatch Action = "dispatch" // goto the chain of the address in Targets; go on when it is not there
+)
+
+// Rule is one rule; members with zero values match everything.
+type Rule struct {
+	Name        string // identity: Hop.Identity, or what else counts packets
+	IPv6        bool
+	InLink      string // by which the packet comes
+	OutLink     string // by which the packet leaves
+	Established bool   // it belongs to a connection that was admitted
+	Src, Dst    netip.Prefix
+	SrcSet      string // the name of a set that holds the source
+	DstSet      string
+	Traffic     *Traffic
+	Action      Action
+	Chain       string // of jump and goto
+	BySource    bool   // dispatch by source address instead of destination
+	Targets     []Target
+}
+
+// Traffic is a protocol and, where it has them, destination ports.
+type Traffic struct {
+	Protocol Protocol
+	Ports    PortRange
+}
+
+// Target is where dispatch leads for an address.
+type Target struct {
+	Addr  netip.Addr
+	Chain string
+}
+
+// Place is how a VPC lies in the network that filters its packets.
+type Place struct {
+	Links []Link
+	// Probe is an address of the namespace itself from which interfaces are checked past the rules. Packets from outside that
+	// claim to have it are dropped.
+	Probe netip.Addr
+}
+
+// Link is an interface by which users' networks reach the VPC.
+type Link struct {
+	Name     string
+	Networks []netip.Prefix
+}
+
+// LoopbackLink is the name of the interface by which a namespace reaches its own addresses.
+const LoopbackLink = "lo"
+
+// Subnets are the subnets of a VPC.
+func (s *Snapshot) Subnets(id VPCID) []Subnet {
+	v := s.vpcs[id]
+	if v == nil {
+		return nil
+	}
+	out := make([]Subnet, 0, len(v.subnets))
+	for _, n := range v.subnets {
+		out = append(out, *n.Subnet)
+	}
+	return out
+}
+
+// Identity names the rule that a hop was judged by, in counters and comments: "network-acl-inbound:acl-…:100".
+func (h Hop) Identity() string {
+	return string(h.Kind) + ":" + h.Resource + ":" + h.Rule
+}
+
+// Priorities of the chains. Up to priorityInterfaces they stand before connection tracking (-200), so they see every packet alone.
+const (
+	priorityFamily     = -330
+	priorityRoutes     = -310
+	priorityACL        = -300
+	priorityInterfaces = -290
+	priorityGroups     = 0
+	priorityListeners  = 5
+)
+
+// compiler builds one ruleset.
+type compiler struct {
+	s     *Snapshot
+	v     *vpcView
+	place Place
+	out   Ruleset
+	made  map[string]bool // chains and sets
+	enis  []*interfaceView
+}
+
+// Compile is the VPC's ruleset; empty when the VPC is unknown. Equal snapshots compile to equal rulesets.
+//
+// Packets meet, on their way in: family, sources, network ACL, interfaces, security groups, listeners; on their way out:
+// family, routes, network ACL, security groups. Nothing is forwarded.
+func (s *Snapshot) Compile(id VPCID, place Place) Ruleset {
+	v := s.vpcs[id]
+	if v == nil {
+		return Ruleset{VPC: id}
+	}
+	c := &compiler{s: s, v: v, place: place, out: Ruleset{VPC: id}, made: map[string]bool{}}
+	for at, n := range s.interfaces {
+		if at.vpc == id && at.addr.Is4() {
+			c.enis = append(c.enis, n)
+		}
+	}
+	slices.SortFunc(c.enis, func(a, b *interfaceView) int { return a.Addr.Compare(b.Addr) })
+	subnets := slices.SortedFunc(slices.Values(v.subnets), func(a, b *subnetView) int { return cmp.Compare(a.ID, b.ID) })
+
+	for _, h := range []Hook{HookPrerouting, HookOutput} { // the VPC has no IPv6 addresses: nobody may find a way around the rules by it
+		c.base("family-"+string(h), h, priorityFamily, []Rule{{Name: "ipv6:" + string(h) + ":", IPv6: true, Action: ActionDrop}}, false)
+	}
+	c.base("forward", HookForward, 0, []Rule{{Name: "forward::", Action: ActionDrop}}, true)
+	c.sources()
+	c.acls(subnets)
+	c.interfaces(subnets)
+	c.routes(subnets)
+	c.groups(false)
+	c.groups(true)
+	c.listeners()
+	return c.out
+}
+
+func (c *compiler) chain(name string, rules []Rule) string {
+	if !c.made[name] {
+		c.made[name] = true
+		c.out.Chains = append(c.out.Chains, Chain{Name: name, Rules: rules})
+	}
+	return name
+}
+
+func (c *compiler) base(name string, h Hook, priority int, rules []Rule, drop bool) {
+	c.out.Chains = append(c.out.Chains, Chain{Name: name, Hook: h, Priority: priority, Drop: drop, Rules: rules})
+}
+
+// probe admits checks; they never leave the namespace.
+func (c *compiler) probe(h Hook) []Rule {
+	if !c.place.Probe.IsValid() {
+		return nil
+	}
+	p := netip.PrefixFrom(c.place.Probe, 32)
+	rules := []Rule{{Src: p, Action: ActionAccept}, {Dst: p, Action: ActionAccept}}
+	for i := range rules {
+		if h == HookOutput {
+			rules[i].OutLink = LoopbackLink
+		} else {
+			rules[i].InLink = LoopbackLink
+		}
+	}
+	return rules
+}
+
+// sources lets in what comes from a network of users by a link that leads there.
+func (c *compiler) sources() {
+	rules := []Rule{{InLink: LoopbackLink, Action: ActionAccept}}
+	for _, u := range c.s.users {
+		for _, l := range c.place.Links {
+			if slices.Contains(l.Networks, u) {
+				h := Hop{Kind: HopDeviceRoute, Resource: string(c.v.Gateway), Rule: u.String()}
+				rules = append(rules, Rule{Name: h.Identity(), InLink: l.Name, Src: u, Action: ActionAccept})
+			}
+		}
+	}
+	rules = append(rules, Rule{Name: Hop{Kind: HopDeviceRoute}.Identity(), Action: ActionDrop})
+	c.base("sources", HookPrerouting, priorityRoutes, rules, true)
+}
+
+// acls judges packets that cross the border of a subnet, each packet alone.
+func (c *compiler) acls(subnets []*subnetView) {
+	in, out := c.probe(HookPrerouting), c.probe(HookOutput)
+	for _, n := range subnets {
+		same := Rule{Src: n.CIDR, Dst: n.CIDR, Action: ActionAccept}
+		in, out = append(in, same), append(out, same)
+	}
+	for _, n := range subnets {
+		in = append(in, Rule{Dst: n.CIDR, Action: ActionGoto, Chain: c.acl(n, n.in, HopNetworkACLIn)})
+		out = append(out, Rule{Src: n.CIDR, Action: ActionGoto, Chain: c.acl(n, n.out, HopNetworkACLOut)})
+	}
+	in = append(in, Rule{Name: Hop{Kind: HopDeviceRoute, Resource: string(c.v.ID)}.Identity(), Action: ActionDrop})
+	out = append(out, Rule{Name: "output::", Action: ActionDrop})
+	c.base("acl-in", HookPrerouting, priorityACL, in, true)
+	c.base("acl-out", HookOutput, priorityACL, out, true)
+}
+
+func (c *compiler) acl(n *subnetView, entries []NetworkACLEntry, kind HopKind) string {
+	name := "in-"
+	if kind == HopNetworkACLOut {
+		name = "out-"
+	}
+	name += cmp.Or(string(n.acl), "no-acl")
+	if c.made[name] {
+		return name
+	}
+	rules := make([]Rule, 0, len(entries)+1)
+	for _, e := range entries {
+		if !e.CIDR.Addr().Is4() {
+			continue
+		}
+		r := Rule{Name: Hop{Kind: kind, Resource: string(n.acl), Rule: fmt.Sprint(e.Number)}.Identity(), Traffic: trafficOf(e.Protocol, e.Ports), Action: ActionDrop}
+		if e.Allow {
+			r.Action = ActionAccept
+		}
+		if kind == HopNetworkACLOut {
+			r.Dst = e.CIDR.Masked()
+		} else {
+			r.Src = e.CIDR.Masked()
+		}
+		rules = append(rules, r)
+	}
+	return c.chain(name, append(rules, Rule{Name: Hop{Kind: kind, Resource: string(n.acl), Rule: "*"}.Identity(), Action: ActionDrop}))
+}
+
+func trafficOf(p Protocol, ports PortRange) *Traffic {
+	if p == AllProtocols {
+		return nil
+	}
+	if !p.HasPorts() {
+		ports = AllPorts
+	}
+	return &Traffic{Protocol: p, Ports: ports}
+}
+
+// interfaces drops what goes to an address that no interface has, so that nobody learns more about a subnet.
+func (c *compiler) interfaces(subnets []*subnetView) {
+	addrs := make([]netip.Addr, 0, len(c.enis))
+	for _, n := range c.enis {
+		addrs = append(addrs, n.Addr)
+	}
+	c.out.Sets = append(c.out.Sets, AddrSet{Name: "interfaces", Addrs: addrs})
+	rules := append(c.probe(HookPrerouting), Rule{DstSet: "interfaces", Action: ActionAccept})
+	for _, n := range subnets {
+		rules = append(rules, Rule{Name: Hop{Kind: HopListener, Resource: string(n.ID)}.Identity(), Dst: n.CIDR, Action: ActionDrop})
+	}
+	c.base("interfaces", HookPrerouting, priorityInterfaces, rules, true)
+}
+
+// routes drops what has no way back. Routes are rules, so that they change together with all others.
+func (c *compiler) routes(subnets []*subnetView) {
+	rules := c.probe(HookOutput)
+	for _, n := range subnets {
+		name := "routes-" + cmp.Or(string(n.table), "none")
+		var table []Rule
+		for _, r := range n.routes {
+			if !r.cidr.Addr().Is4() {
+				continue
+			}
+			id := Hop{Kind: HopReturnRoute, Resource: string(n.table), Rule: r.cidr.String()}.Identity()
+			switch {
+			case r.target == string(LocalGateway): // what is outside cannot be reached by it
+				table = append(table, Rule{Name: id, OutLink: LoopbackLink, Dst: r.cidr, Action: ActionAccept}, Rule{Name: id, Dst: r.cidr, Action: ActionDrop})
+			case r.alive:
+				table = append(table, Rule{Name: id, Dst: r.cidr, Action: ActionAccept})
+			default:
+				table = append(table, Rule{Name: id, Dst: r.cidr, Action: ActionDrop})
+			}
+		}
+		table = append(table, Rule{Name: Hop{Kind: HopReturnRoute, Resource: string(n.table)}.Identity(), Action: ActionDrop})
+		rules = append(rules, Rule{Src: n.CIDR, Action: ActionGoto, Chain: c.chain(name, table)})
+	}
+	c.base("routes", HookOutput, priorityRoutes, append(rules, Rule{Name: "output::", Action: ActionDrop}), true)
+}
+
+// groups admits new connections by the union of the groups of an interface, and everything of admitted ones.
+func (c *compiler) groups(egress bool) {
+	base, prefix, hook := "groups-in", "group-in-", HookInput
+	if egress {
+		base, prefix, hook = "groups-out", "group-out-", HookOutput
+	}
+	rules := append(c.probe(hook), Rule{Established: true, Action: ActionAccept})
+	var targets []Target
+	for _, n := range c.enis {
+		all := n.in
+		if egress {
+			all = n.out
+		}
+		var own []Rule
+		for i := 0; i < len(all); { // rules come group by group
+			j := i
+			for j < len(all) && all[j].group == all[i].group {
+				j++
+			}
+			own = append(own, Rule{Action: ActionJump, Chain: c.group(prefix+string(all[i].group), all[i:j], egress)})
+			i = j
+		}
+		first := ""
+		if len(n.Groups) > 0 {
+			first = string(n.Groups[0])
+		}
+		own = append(own, Rule{Name: Hop{Kind: HopSecurityGroup, Resource: first}.Identity(), Action: ActionDrop})
+		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(base+"-"+string(n.ID), own)})
+	}
+	if len(targets) > 0 {
+		rules = append(rules, Rule{Action: ActionDispatch, BySource: egress, Targets: targets})
+	}
+	rules = append(rules, Rule{Name: string(hook) + "::", Action: ActionDrop})
+	c.base(base, hook, priorityGroups, rules, true)
+}
+
+func (c *compiler) group(name string, rules []ruleView, egress bool) string {
+	if c.made[name] {
+		return name
+	}
+	out := make([]Rule, 0, len(rules))
+	for i := range rules {
+		r := &rules[i]
+		rule := Rule{
+			Name:    Hop{Kind: HopSecurityGroup, Resource: string(r.group), Rule: string(r.ID)}.Identity(),
+			Traffic: trafficOf(r.Protocol, r.Ports), Action: ActionAccept,
+		}
+		switch {
+		case r.Peer.Group != "" && egress:
+			rule.DstSet = c.members(r.Peer.Group)
+		case r.Peer.Group != "":
+			rule.SrcSet = c.members(r.Peer.Group)
+		case !r.Peer.CIDR.IsValid() || !r.Peer.CIDR.Addr().Is4():
+			continue
+		case egress:
+			rule.Dst = r.Peer.CIDR.Masked()
+		default:
+			rule.Src = r.Peer.CIDR.Masked()
+		}
+		out = append(out, rule)
+	}
+	return c.chain(name, out)
+}
+
+// members is the set of private addresses that a group stands for.
+func (c *compiler) members(g SecurityGroupID) string {
+	name := "members-" + string(g)
+	if c.made[name] {
+		return name
+	}
+	c.made[name] = true
+	set := AddrSet{Name: name}
+	for at := range c.s.members[g] {
+		if at.vpc == c.v.ID && at.addr.Is4() {
+			set.Addrs = append(set.Addrs, at.addr)
+		}
+	}
+	slices.SortFunc(set.Addrs, netip.Addr.Compare)
+	c.out.Sets = append(c.out.Sets, set)
+	return name
+}
+
+// listeners resets connections to ports on which an interface does not listen, also where another one of the VPC does.
+func (c *compiler) listeners() {
+	rules := append(c.probe(HookInput), Rule{Established: true, Action: ActionAccept})
+	var targets []Target
+	for _, n := range c.enis {
+		name := "listen"
+		var own []Rule
+		for _, p := range n.ports {
+			name += "-" + p.String()
+			own = append(own, Rule{Traffic: &Traffic{TCP, p}, Action: ActionAccept})
+		}
+		own = append(own, Rule{Name: string(HopListener) + "::", Traffic: &Traffic{TCP, AllPorts}, Action: ActionReset}, Rule{Action: ActionAccept})
+		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(name, own)})
+	}
+	if len(targets) > 0 {
+		rules = append(rules, Rule{Action: ActionDispatch, Targets: targets})
+	}
+	c.base("listeners", HookInput, priorityListeners, append(rules, Rule{Name: "input::", Action: ActionDrop}), true)
+}
+
+// String is the ruleset as text, a rule a line.
+func (r Ruleset) String() string {
+	var b strings.Builder
+	for _, s := range r.Sets {
+		fmt.Fprintf(&b, "set %s %v\n", s.Name, s.Addrs)
+	}
+	for _, c := range r.Chains {
+		fmt.Fprintf(&b, "chain %s", c.Name)
+		if c.Hook != "" {
+			policy := ActionAccept
+			if c.Drop {
+				policy = ActionDrop
+			}
+			fmt.Fprintf(&b, " hook %s priority %d policy %s", c.Hook, c.Priority, policy)
+		}
+		b.WriteString("\n")
+		for i := range c.Rules {
+			fmt.Fprintf(&b, "  %s\n", c.Rules[i].text())
+		}
+	}
+	return b.String()
+}
+
+func (r *Rule) text() string {
+	var w []string
+	add := func(yes bool, format string, args ...any) {
+		if yes {
+			w = append(w, fmt.Sprintf(format, args...))
+		}
+	}
+	add(r.IPv6, "ipv6")
+	add(r.InLink != "", "in by %s", r.InLink)
+	add(r.OutLink != "", "out by %s", r.OutLink)
+	add(r.Established, "established")
+	add(r.Src.IsValid(), "from %s", r.Src)
+	add(r.SrcSet != "", "from @%s", r.SrcSet)
+	add(r.Dst.IsValid(), "to %s", r.Dst)
+	add(r.DstSet != "", "to @%s", r.DstSet)
+	if r.Traffic != nil {
+		add(true, "%s", r.Traffic.Protocol)
+		add(r.Traffic.Ports != AllPorts, "%s", r.Traffic.Ports)
+	}
+	add(true, "%s", r.Action)
+	add(r.Chain != "", "%s", r.Chain)
+	add(r.BySource, "by source")
+	for _, t := range r.Targets {
+		add(true, "%s:%s", t.Addr, t.Chain)
+	}
+	add(r.Name != "", "# %s", r.Name)
+	return strings.Join(w, " ")
+}
