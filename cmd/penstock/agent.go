@@ -307,13 +307,25 @@ func (in *guestInstance) begin(b *linkapi.Begin) error {
 		}
 	}
 	if err := in.desktop.Launch(guest.Program{
-		Name: b.Application.Name, Command: b.Application.Command, WorkingDir: b.Application.WorkingDir,
+		Name: b.Application.Name, Command: b.Application.Command, WorkingDir: b.Application.WorkingDir, Env: sessionEnviron(b),
 	}); err != nil {
 		return err
 	}
 	in.session = b.Session
 	in.log.Info("application started", "application", b.Application.Name)
 	return in.agent.Begin(sessionSpec(b))
+}
+
+// sessionEnviron is what applications learn of their session, by the names that AppStream's instances use.
+func sessionEnviron(b *linkapi.Begin) []string {
+	env := []string{
+		"AppStream_Stack_Name=" + b.Stack, "AppStream_UserName=" + b.UserID, "AppStream_Session_ID=" + b.Session,
+		"AppStream_User_Access_Mode=custom", // by streaming URL
+	}
+	if b.Context != "" {
+		env = append(env, "AppStream_Session_Context="+b.Context)
+	}
+	return env
 }
 
 func sessionSpec(b *linkapi.Begin) appstream.SessionSpec {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -35,8 +36,8 @@ func (c *Control) CreateStreamingURL(ctx context.Context, q StreamingURLRequest)
 		return "", time.Time{}, fault.Newf(fault.Invalid, "validity", "", "%d is not between %d and %d", validity, appstream.MinValidity, appstream.MaxValidity)
 	case !userIDPattern.MatchString(q.UserID):
 		return "", time.Time{}, fault.Newf(fault.Invalid, "userId", "", "%q must match %s", q.UserID, userIDPattern)
-	case len(q.Context) > maxSessionContext:
-		return "", time.Time{}, fault.Newf(fault.Invalid, "sessionContext", "", "it is longer than %d characters", maxSessionContext)
+	case len(q.Context) > maxSessionContext || strings.ContainsRune(q.Context, 0):
+		return "", time.Time{}, fault.Newf(fault.Invalid, "sessionContext", "", "it is longer than %d characters, or has a NUL", maxSessionContext)
 	}
 	err := c.Store.View(ctx, func(r state.Reader) error {
 		_, err := c.usable(r, q.Stack, q.Fleet)

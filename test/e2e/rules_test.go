@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -259,6 +260,18 @@ func processesOf(t *testing.T, dir string) []string {
 		t.Fatal(err)
 	}
 	return strings.Fields(string(out))
+}
+
+// applicationHas reports whether a process of a data directory's instances has this in its environment.
+func applicationHas(t *testing.T, dir, variable string) bool {
+	t.Helper()
+	for _, p := range processesOf(t, dir) {
+		b, err := os.ReadFile(p)
+		if err == nil && slices.Contains(strings.Split(string(b), "\x00"), variable) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestWithoutPrivilege runs the whole path as an ordinary user: the page's port moves to 8443, everything else stays.

@@ -115,6 +115,7 @@ func TestMissionWithTheGoSDK(t *testing.T) {
 	}
 	u, err = as.CreateStreamingURL(ctx, &appstream.CreateStreamingURLInput{
 		StackName: aws.String("sdk"), FleetName: f.Name, UserId: aws.String("ann"), ApplicationId: aws.String("xterm"),
+		SessionContext: aws.String("order=7"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +126,9 @@ func TestMissionWithTheGoSDK(t *testing.T) {
 	}
 	v := s.connect(p.mustLaunch("xterm").ViewerURL, "")
 	v.mustLive(t)
+	if !applicationHas(t, s.dir, "AppStream_Session_Context=order=7") {
+		t.Error("the application did not get the session's context")
+	}
 	full, err := as.CreateStreamingURL(ctx, &appstream.CreateStreamingURLInput{StackName: aws.String("sdk"), FleetName: f.Name, UserId: aws.String("bob")})
 	if err != nil {
 		t.Fatal(err)

@@ -351,7 +351,8 @@ func (d *Desktop) wait(cmd *exec.Cmd) error {
 type Program struct {
 	Name       string // what users call it
 	Command    []string
-	WorkingDir string // the home folder when empty or not there
+	WorkingDir string   // the home folder when empty or not there
+	Env        []string // beside the instance's environment, NAME=value
 }
 
 // Launch starts an application of the session, beside those that run. It returns when the program runs; Over tells when the last one closed.
@@ -373,6 +374,7 @@ func (d *Desktop) Launch(p Program) error {
 	}
 	cmd := d.command(path, p.Command[1:]...)
 	cmd.Args[0] = p.Command[0]
+	cmd.Env = append(cmd.Env, p.Env...)
 	if st, err := os.Stat(p.WorkingDir); err == nil && st.IsDir() {
 		cmd.Dir = p.WorkingDir
 	}

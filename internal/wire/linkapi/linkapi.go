@@ -65,6 +65,7 @@ type Begin struct {
 	DisplayPort       uint16        `json:"displayPort,omitempty"`
 	Width             uint16        `json:"width,omitempty"` // fixed screen; 0: follows the window
 	Height            uint16        `json:"height,omitempty"`
+	Context           string        `json:"context,omitempty"` // of the streaming URL, for the application
 }
 
 // Application is what a session runs.
