@@ -39,7 +39,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	fs.StringVar(&c.apiAddr, "api-addr", "127.0.0.1:4580", "`address` of the API: all AWS protocols on one URL")
 	fs.StringVar(&c.publicAddr, "public-addr", "127.0.0.1:8080", "`address` of portal, console and internet streaming endpoint")
 	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
-	fs.StringVar(&c.net, "net", "loopback", "network `driver`: loopback")
+	fs.StringVar(&c.net, "net", netLoopback, "network `driver`: loopback, or kernel (real addresses and packet filters; needs root)")
 	fs.StringVar(&c.tls, "tls", "auto", "`when` to serve TLS: auto (everywhere away from loopback)")
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
@@ -49,16 +49,16 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	switch c.net {
-	case "loopback":
-	case "kernel", "rootless":
-		return c, fmt.Errorf("--net %s is not served by this version; use loopback", c.net)
+	case netLoopback, netKernel:
+	case "rootless":
+		return c, fmt.Errorf("--net %s is not served by this version; use loopback or kernel", c.net)
 	default:
 		return c, fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
 	}
 	switch c.tls {
 	case "auto":
 	case "on":
-		return c, errors.New("--tls on is not served by this version; with the loopback driver every address is on this machine")
+		return c, errors.New("--tls on is not served by this version: every address that it serves is reached from this machine alone")
 	default:
 		return c, fmt.Errorf("--tls %q is not auto or on", c.tls)
 	}

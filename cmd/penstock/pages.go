@@ -59,12 +59,7 @@ func (r *region) preflight(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "source address unknown", http.StatusInternalServerError)
 		return
 	}
-	src := remote
-	for _, n := range r.driver.UserNetworks() {
-		if n.Dial.Contains(remote.Addr()) {
-			src = netip.AddrPortFrom(translate(remote.Addr(), n), remote.Port())
-		}
-	}
+	src := netip.AddrPortFrom(r.userSource(remote.Addr()), remote.Port())
 	endpoints := []preflightEndpoint{}
 	err = r.store.View(req.Context(), func(rd state.Reader) error {
 		es, err := vpc.Endpoints().List(rd, state.Query{})

@@ -21,7 +21,6 @@ import (
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/gateway"
-	"penstock.dev/penstock/internal/hostnet/loopback"
 	"penstock.dev/penstock/internal/portal"
 	"penstock.dev/penstock/internal/sqlite"
 	"penstock.dev/penstock/internal/vpc"
@@ -34,7 +33,7 @@ type region struct {
 	log      *slog.Logger
 	identity identity
 	store    *sqlite.Store
-	driver   *loopback.Driver
+	driver   hostNetwork
 	compute  *process.Driver
 	network  *network.Service
 	control  *control.Control
@@ -44,7 +43,8 @@ type region struct {
 
 	apiListener, publicListener, adminListener net.Listener
 	adminPath                                  string
-	cleanup                                    []func() // in order of making; run backwards
+	hostSource                                 netip.Addr // of this machine's own users, when it is not a loopback address
+	cleanup                                    []func()   // in order of making; run backwards
 }
 
 const (
@@ -81,7 +81,7 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	r.onClose("store", r.store.Close)
-	if r.driver, err = loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Refused: r.refused, Log: log}); err != nil {
+	if r.driver, err = r.openNetwork(); err != nil {
 		return nil, err
 	}
 	r.onClose("network", r.driver.Close)
@@ -199,7 +199,7 @@ func (r *region) explain(c *vpc.Conn, port uint16) vpc.Verdict {
 	})
 }
 
-// knownHost accepts the address that was dialled, and nothing else: the loopback driver has no names yet.
+// knownHost accepts the address that was dialled, and nothing else: the drivers have no names yet.
 func (r *region) knownHost(c *vpc.Conn, host string) bool {
 	a, ok := c.LocalAddr().(*net.TCPAddr)
 	return ok && host == a.IP.String()

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"net/netip"
+
+	"penstock.dev/penstock/internal/hostnet/kernel"
+	"penstock.dev/penstock/internal/hostnet/loopback"
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// hostNetwork is what the network drivers share here.
+type hostNetwork interface {
+	vpc.Driver
+	// Hint is what an operator can do to be served better; empty when nothing is to be done.
+	Hint(binary string) string
+}
+
+// The values of --net.
+const (
+	netLoopback = "loopback"
+	netKernel   = "kernel"
+)
+
+// openNetwork makes the chosen driver. Nothing of the machine's network changes before its first plan.
+func (r *region) openNetwork() (hostNetwork, error) {
+	c := r.config
+	if c.net != netKernel {
+		return loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Refused: r.refused, Log: r.log})
+	}
+	if err := kernel.Available(); err != nil {
+		return nil, err
+	}
+	users, err := kernel.HostAttachment(c.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	// A browser on this machine reaches the portal from a loopback address and endpoints from this one.
+	r.hostSource = users.Addresses[0]
+	return kernel.New(kernel.Config{DataDir: c.dataDir, Attachments: []kernel.Attachment{users}, Refused: r.refused, Log: r.log})
+}
+
+// userSource is the address by which a visitor of the public plane would reach endpoints.
+func (r *region) userSource(a netip.Addr) netip.Addr {
+	if r.hostSource.IsValid() {
+		if a.IsLoopback() {
+			return r.hostSource
+		}
+		return a
+	}
+	for _, n := range r.driver.UserNetworks() {
+		if n.Dial.Contains(a) {
+			return translate(a, n)
+		}
+	}
+	return a
+}
