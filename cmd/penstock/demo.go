@@ -33,6 +33,8 @@ type devJSON struct {
 	VPCEndpointID     string            `json:"vpcEndpointId,omitempty"`
 	EndpointAddresses []endpointAddress `json:"endpointAddresses,omitempty"`
 	StreamingURL      string            `json:"streamingUrl,omitempty"`
+	DNSAddr           string            `json:"dnsAddr"`
+	CABundle          string            `json:"caBundle,omitempty"` // root certificate, when TLS is on
 }
 
 type userNetwork struct {
@@ -81,8 +83,11 @@ func (r *region) becomeReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	info := devJSON{
-		APIURL: "http://" + r.apiListener.Addr().String(), PublicURL: "http://" + r.publicListener.Addr().String(),
+		APIURL: r.url(r.apiListener.Addr().String()), PublicURL: r.url(r.publicListener.Addr().String()), DNSAddr: r.dnsOn.Addr(),
 		Region: devRegion, AccountID: r.identity.AccountID, Net: r.config.net, PID: os.Getpid(), AdminSocket: r.adminPath,
+	}
+	if r.authority != nil {
+		info.CABundle = r.authority.Path()
 	}
 	info.ConsoleURL = info.PublicURL + "/console/"
 	for _, n := range r.driver.UserNetworks() {
@@ -107,9 +112,13 @@ func (r *region) announce(info devJSON) {
 	fmt.Printf("API      %s   (AWS_SHARED_CREDENTIALS_FILE=%s AWS_CONFIG_FILE=%s aws --endpoint-url %s …)\n", info.APIURL,
 		filepath.Join(r.config.dataDir, "aws", "credentials"), filepath.Join(r.config.dataDir, "aws", "config"), info.APIURL)
 	fmt.Printf("portal   %s\n", info.PublicURL)
+	if info.CABundle != "" {
+		fmt.Printf("trust    AWS_CA_BUNDLE=%s for clients; for browsers: penstock trust --data-dir %s   (docs/tls.md)\n", info.CABundle, r.config.dataDir)
+	}
 	for _, a := range info.EndpointAddresses {
 		fmt.Printf("endpoint %s is dialled at %s (%s, %s)\n", a.Private, a.Dial, info.VPCEndpointID, a.SubnetID)
 	}
+	r.announceNames(info)
 	if hint := r.driver.Hint("bin/penstock"); hint != "" {
 		fmt.Println(hint)
 	}
@@ -125,7 +134,11 @@ func (r *region) writeFiles(info devJSON) error {
 	if err := writeFile(filepath.Join(dir, "credentials"), []byte(credentials)); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, "config"), []byte("[default]\nregion = "+devRegion+"\noutput = json\n")); err != nil {
+	config := "[default]\nregion = " + devRegion + "\noutput = json\n"
+	if info.CABundle != "" {
+		config += "ca_bundle = " + info.CABundle + "\n"
+	}
+	if err := writeFile(filepath.Join(dir, "config"), []byte(config)); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(info, "", "  ")

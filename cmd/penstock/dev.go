@@ -22,6 +22,11 @@ type devConfig struct {
 	noDemo     bool
 	net        string
 	tls        string
+	tlsCert    string
+	tlsKey     string
+	tlsMin     tlsVersion
+	dnsAddr    netip.AddrPort
+	upstreams  []netip.AddrPort // of names that are not ours
 	logLevel   slog.Level
 }
 
@@ -40,7 +45,16 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	fs.StringVar(&c.publicAddr, "public-addr", "127.0.0.1:8080", "`address` of portal, console and internet streaming endpoint")
 	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
 	fs.StringVar(&c.net, "net", netLoopback, "network `driver`: loopback, or kernel (real addresses and packet filters; needs root)")
-	fs.StringVar(&c.tls, "tls", "auto", "`when` to serve TLS: auto (everywhere away from loopback)")
+	fs.StringVar(&c.tls, "tls", tlsAuto, "`when` to serve TLS: auto (when an address is away from loopback) or on")
+	fs.StringVar(&c.tlsCert, "tls-cert", "", "`file` with a certificate chain of your own in PEM, read again when it changes; turns TLS on")
+	fs.StringVar(&c.tlsKey, "tls-key", "", "`file` with the key of --tls-cert in PEM")
+	fs.Var(&c.tlsMin, "tls-min", "oldest `version` of TLS: 1.3 or 1.2")
+	fs.TextVar(&c.dnsAddr, "dns-addr", netip.MustParseAddrPort("127.0.0.1:0"), "`address` of the name server; port 0 takes any free one")
+	fs.Func("dns-upstream", "`address` of a name server for all other names, IP:PORT; may be repeated (without: they are refused)", func(s string) error {
+		p, err := netip.ParseAddrPort(s)
+		c.upstreams = append(c.upstreams, p)
+		return err
+	})
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -55,20 +69,19 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	default:
 		return c, fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
 	}
-	switch c.tls {
-	case "auto":
-	case "on":
-		return c, errors.New("--tls on is not served by this version: every address that it serves is reached from this machine alone")
-	default:
+	if c.tls != tlsAuto && c.tls != tlsOn {
 		return c, fmt.Errorf("--tls %q is not auto or on", c.tls)
+	}
+	if (c.tlsCert == "") != (c.tlsKey == "") {
+		return c, errors.New("--tls-cert and --tls-key go together")
 	}
 	for _, a := range []struct{ flag, value string }{{"--api-addr", c.apiAddr}, {"--public-addr", c.publicAddr}} {
 		p, err := netip.ParseAddrPort(a.value)
 		if err != nil {
 			return c, fmt.Errorf("%s %q is not IP:PORT: %w", a.flag, a.value, err)
 		}
-		if !p.Addr().IsLoopback() {
-			return c, fmt.Errorf("%s %s is away from loopback, where this version serves no TLS; use an address of 127.0.0.0/8", a.flag, a.value)
+		if p.Addr().IsUnspecified() {
+			return c, fmt.Errorf("%s %s is no address to connect to; name one of this machine's", a.flag, a.value)
 		}
 	}
 	dir, err := filepath.Abs(c.dataDir)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,15 +13,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"penstock.dev/penstock/internal/apiserver"
+	"penstock.dev/penstock/internal/certs"
 	"penstock.dev/penstock/internal/compute/process"
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/gateway"
+	"penstock.dev/penstock/internal/nameserver"
 	"penstock.dev/penstock/internal/portal"
 	"penstock.dev/penstock/internal/sqlite"
 	"penstock.dev/penstock/internal/vpc"
@@ -40,6 +44,12 @@ type region struct {
 	gateway  *gateway.Gateway
 	api      http.Handler
 	public   http.Handler
+
+	tls       *tls.Config      // of every listener; nil: plain
+	authority *certs.Authority // with tls
+	names     atomic.Pointer[endpointNames]
+	dns       *nameserver.Server
+	dnsOn     *nameserver.Sockets
 
 	apiListener, publicListener, adminListener net.Listener
 	adminPath                                  string
@@ -74,6 +84,13 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 	if r.publicListener, err = r.bind(ctx, "public-addr", c.publicAddr); err != nil {
 		return nil, err
 	}
+	if r.dnsOn, err = nameserver.Listen(ctx, c.dnsAddr); err != nil {
+		return nil, fmt.Errorf("listen on %s (choose another with --dns-addr): %w", c.dnsAddr, err)
+	}
+	r.onClose("dns-addr", r.dnsOn.Close)
+	if r.tls, err = r.openTLS(); err != nil {
+		return nil, err
+	}
 	if r.adminPath, err = r.bindAdmin(ctx); err != nil {
 		return nil, err
 	}
@@ -94,18 +111,21 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 // build makes the services and handlers, from the inside out.
 func (r *region) build() (err error) {
 	key := r.identity.signingKey()
-	publicURL := "http://" + r.publicListener.Addr().String()
+	publicURL := r.url(r.publicListener.Addr().String())
+	r.names.Store(&endpointNames{})
+	r.dns = nameserver.New(nameserver.Options{Names: r.servedNames, Upstreams: r.config.upstreams, Log: r.log.With("part", "nameserver")})
 	r.network = network.New(network.Config{
 		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Log: r.log.With("part", "network"),
 	})
 	r.control = control.New(control.Options{
 		Store: r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
-		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: tcpPort(r.publicListener), Log: r.log.With("part", "control"),
+		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: tcpPort(r.publicListener), Secure: r.tls != nil,
+		Log: r.log.With("part", "control"),
 	})
 	r.gateway = gateway.New(gateway.Options{
 		Sessions: r.control, Agents: r.compute, ControlKey: key.Public().(ed25519.PublicKey), //nolint:forcetypeassert // documented
 		Page: webui.Viewer(), PortalURL: publicURL, Region: devRegion, Explain: r.explain, KnownHost: r.knownHost,
-		Log: r.log.With("part", "gateway"),
+		TLS: r.tls, Log: r.log.With("part", "gateway"),
 	})
 	r.public = r.publicHandler()
 	directory := r.identity.directory()
@@ -124,7 +144,9 @@ func (r *region) publicHandler() http.Handler {
 	mux.Handle("/v1/", internet)
 	mux.HandleFunc("GET /console/", consolePage)
 	mux.HandleFunc("GET /preflight", r.preflight)
-	mux.Handle("/", portal.New(portal.Options{Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Log: r.log.With("part", "portal")}))
+	mux.Handle("/", portal.New(portal.Options{
+		Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Secure: r.tls != nil, Log: r.log.With("part", "portal"),
+	}))
 	return onlyHosts(mux, r.publicListener.Addr().String())
 }
 
@@ -141,9 +163,11 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return r.network.Run(ctx) })
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })
-	g.Go(func() error { return serveHTTP(ctx, r.apiListener, r.api, r.log) })
-	g.Go(func() error { return serveHTTP(ctx, r.publicListener, r.public, r.log) })
+	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.tls), r.api, r.log) })
+	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.tls), r.public, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.log), r.log) })
+	g.Go(func() error { return r.keepNames(ctx) })
+	g.Go(func() error { return r.dns.Run(ctx, r.dnsOn) })
 	g.Go(func() error { return r.becomeReady(ctx) })
 	return g.Wait()
 }
@@ -199,12 +223,6 @@ func (r *region) explain(c *vpc.Conn, port uint16) vpc.Verdict {
 	})
 }
 
-// knownHost accepts the address that was dialled, and nothing else: the drivers have no names yet.
-func (r *region) knownHost(c *vpc.Conn, host string) bool {
-	a, ok := c.LocalAddr().(*net.TCPAddr)
-	return ok && host == a.IP.String()
-}
-
 // onlyHosts refuses requests for other hosts than the address served and localhost (DNS rebinding).
 func onlyHosts(next http.Handler, addr string) http.Handler {
 	host, port, _ := net.SplitHostPort(addr)
@@ -226,6 +244,14 @@ func tcpPort(l net.Listener) uint16 {
 		return a.AddrPort().Port()
 	}
 	return 0
+}
+
+// secured lets a listener's clients speak TLS, when there is a configuration for it.
+func secured(l net.Listener, config *tls.Config) net.Listener {
+	if config == nil {
+		return l
+	}
+	return tls.NewListener(l, config)
 }
 
 // serveHTTP serves until ctx ends.

@@ -37,6 +37,7 @@ type Options struct {
 	// InternetOrigin and InternetPort are where sessions of stacks without an endpoint stream from.
 	InternetOrigin string
 	InternetPort   uint16
+	Secure         bool // endpoints are reached by https
 	Log            *slog.Logger
 	Now            func() time.Time
 }

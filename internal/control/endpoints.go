@@ -70,7 +70,11 @@ func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) 
 	if !ok {
 		return placement{}, unavailable("its network is not up yet")
 	}
-	return placement{ENI: string(n.ID), Address: n.Addr.String(), Origin: "http://" + dial.String()}, nil
+	scheme := "http://"
+	if c.Secure {
+		scheme = "https://"
+	}
+	return placement{ENI: string(n.ID), Address: n.Addr.String(), Origin: scheme + dial.String()}, nil
 }
 
 // endpointGone reports whether the endpoint is being deleted or was deleted.

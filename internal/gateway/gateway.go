@@ -9,6 +9,7 @@ package gateway
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type Options struct {
 	Explain func(c *vpc.Conn, port uint16) vpc.Verdict
 	// KnownHost refuses Host headers that are not the endpoint's (DNS rebinding); host is without port.
 	KnownHost func(c *vpc.Conn, host string) bool
+	TLS       *tls.Config // of viewers' connections; nil: they are plain
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -99,7 +101,7 @@ func (g *Gateway) Run(ctx context.Context, d door) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	err := srv.Serve(listener{ctx, d})
+	err := srv.Serve(listener{ctx, d, g.TLS})
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 		return nil
 	}
@@ -110,11 +112,20 @@ func (g *Gateway) Run(ctx context.Context, d door) error {
 type listener struct {
 	ctx context.Context //nolint:containedctx // net.Listener's Accept takes none
 	d   door
+	tls *tls.Config
 }
 
-func (l listener) Accept() (net.Conn, error) { return l.d.Accept(l.ctx) }
-func (l listener) Close() error              { return nil }
-func (l listener) Addr() net.Addr            { return &net.TCPAddr{} }
+// Accept returns without a handshake: that is for the goroutine of the connection, with the server's time limit.
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.d.Accept(l.ctx)
+	if err != nil || l.tls == nil {
+		return c, err
+	}
+	return tls.Server(c, l.tls), nil
+}
+
+func (l listener) Close() error   { return nil }
+func (l listener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // visit is one request of a viewer at an endpoint.
 type visit struct {
@@ -124,7 +135,11 @@ type visit struct {
 }
 
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
-	c, ok := r.Context().Value(connKey{}).(*vpc.Conn)
+	under := r.Context().Value(connKey{})
+	if t, ok := under.(*tls.Conn); ok {
+		under = t.NetConn()
+	}
+	c, ok := under.(*vpc.Conn)
 	if !ok {
 		http.Error(w, "no endpoint", http.StatusInternalServerError)
 		return

@@ -17,11 +17,11 @@ const (
 
 // question is what has to be the same for two questions to get one answer.
 type question struct {
-	name      string // as it was asked: its case comes back in the answer
-	typ       uint16
-	cd, do_   bool
-	over      bool // TCP
-	authentic bool
+	name       string // as it was asked: its case comes back in the answer
+	typ        uint16
+	cd, dnssec bool
+	over       bool // TCP
+	authentic  bool
 }
 
 // forward is one question on its way. Those who ask the same meanwhile wait for it, which also ends a loop of servers that
@@ -52,7 +52,7 @@ func (s *Server) fromUpstream(ctx context.Context, m, r *dns.Msg, overTCP bool) 
 	q := m.Question[0]
 	key := question{name: q.Name, typ: q.Qtype, cd: m.CheckingDisabled, over: overTCP, authentic: m.AuthenticatedData}
 	if o := m.IsEdns0(); o != nil {
-		key.do_ = o.Do()
+		key.dnssec = o.Do()
 	}
 	s.forwards.mu.Lock()
 	f, joined := s.forwards.running[key]
@@ -96,7 +96,7 @@ func (s *Server) fromUpstream(ctx context.Context, m, r *dns.Msg, overTCP bool) 
 		}
 	}
 	if opt != nil {
-		opt.SetDo(key.do_)
+		opt.SetDo(key.dnssec)
 		r.Extra = append(r.Extra, opt)
 	} else if r.Rcode > 0xf {
 		r.Rcode = dns.RcodeServerFailure // an extended code needs EDNS
@@ -108,7 +108,7 @@ func (s *Server) ask(ctx context.Context, q question) *dns.Msg {
 	m := new(dns.Msg)
 	m.Question = []dns.Question{{Name: q.name, Qtype: q.typ, Qclass: dns.ClassINET}}
 	m.RecursionDesired, m.CheckingDisabled, m.AuthenticatedData = true, q.cd, q.authentic
-	m.SetEdns0(maxUDP, q.do_)
+	m.SetEdns0(maxUDP, q.dnssec)
 	var failed *dns.Msg
 	for _, to := range s.Upstreams {
 		a, err := exchange(ctx, m, to.String(), q.over)
