@@ -1,0 +1,576 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"penstock.dev/penstock/internal/vpc"
+)
+
+// The property: for any rules and any flow, what the kernel does is what Explain says.
+const (
+	propertySets  = 56
+	propertyFlows = 400 // a rule set
+)
+
+// chance is a source of rules and flows that is the same for the same seed.
+type chance struct{ *rand.Rand }
+
+func (c chance) yes(percent int) bool { return c.IntN(100) < percent }
+
+func pick[T any](c chance, from ...T) T { return from[c.IntN(len(from))] }
+
+func (c chance) peer() netip.Prefix {
+	return netip.MustParsePrefix(pick(c, "192.168.0.0/16", "192.168.0.0/16", "0.0.0.0/0", "0.0.0.0/0", "172.16.0.0/16", "192.168.0.7/32", "192.168.0.0/29",
+		"192.168.9.0/24", "172.16.0.0/12", "10.77.0.0/16", "10.77.1.0/24", "10.77.2.10/32", "::/0"))
+}
+
+func (c chance) traffic(ephemeral bool) (vpc.Protocol, vpc.PortRange) {
+	switch p := c.IntN(100); {
+	case p < 25:
+		return vpc.AllProtocols, vpc.AllPorts
+	case p < 30:
+		return vpc.UDP, vpc.PortRange{From: 0, To: 65535}
+	case p < 33:
+		return vpc.ICMP, vpc.AllPorts
+	case p < 35:
+		return vpc.Protocol(0), vpc.AllPorts
+	}
+	if ephemeral {
+		from := pick(c, 0, 1024, 1024, 32768, 49152, c.IntN(65536))
+		return vpc.TCP, vpc.PortRange{From: from, To: max(from, pick(c, 65535, 65535, 60999, 61000, c.IntN(65536)))}
+	}
+	return vpc.TCP, pick(c, vpc.PortRange{From: 443, To: 443}, vpc.PortRange{From: 1400, To: 1499}, vpc.PortRange{From: 1400, To: 1499}, vpc.PortRange{From: 1400, To: 1498},
+		vpc.PortRange{From: 1450, To: 1450}, vpc.PortRange{From: 0, To: 65535}, vpc.AllPorts, vpc.PortRange{From: 22, To: 1400})
+}
+
+func (c chance) entries() (out []vpc.NetworkACLEntry) {
+	for _, egress := range []bool{false, true} {
+		numbers := c.Perm(30)
+		for i := range c.IntN(6) {
+			p, ports := c.traffic(egress)
+			out = append(out, vpc.NetworkACLEntry{Number: 1 + numbers[i], Egress: egress, Allow: c.yes(60), Protocol: p, CIDR: c.peer(), Ports: ports})
+		}
+		if c.yes(80) {
+			out = append(out, vpc.NetworkACLEntry{Number: 100, Egress: egress, Allow: true, Protocol: vpc.AllProtocols, CIDR: netip.MustParsePrefix("0.0.0.0/0"), Ports: vpc.AllPorts})
+		}
+	}
+	c.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// plan is a VPC with random rules: two subnets, three interfaces, one of which serves only 443.
+func (c chance) plan() vpc.Plan {
+	service := func(name string) []vpc.PortRange {
+		s, _ := vpc.FindService("us-east-1", name)
+		return s.Ports
+	}
+	const streaming, api = "com.amazonaws.us-east-1.appstream.streaming", "com.amazonaws.us-east-1.appstream.api"
+	v := &vpc.VPC{ID: "vpc-0000000000000c0de", CIDR: netip.MustParsePrefix("10.77.0.0/16"), Gateway: "vgw-1"}
+	r := vpc.Resources{
+		VPCs: []*vpc.VPC{v}, EndpointPorts: service,
+		UserNetworks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("172.16.0.0/16")},
+		Subnets: []*vpc.Subnet{
+			{ID: "subnet-a", VPC: v.ID, CIDR: netip.MustParsePrefix("10.77.1.0/24")}, {ID: "subnet-b", VPC: v.ID, CIDR: netip.MustParsePrefix("10.77.2.0/24")},
+		},
+		Endpoints: []*vpc.Endpoint{{ID: "vpce-s", VPC: v.ID, Service: streaming}, {ID: "vpce-a", VPC: v.ID, Service: api}},
+	}
+	groups := []vpc.SecurityGroupID{"sg-1", "sg-2", "sg-3"}
+	for _, id := range groups {
+		g := &vpc.SecurityGroup{ID: id, VPC: v.ID}
+		for i := range c.IntN(6) {
+			p, ports := c.traffic(false)
+			rule := vpc.SecurityGroupRule{ID: vpc.SecurityGroupRuleID(fmt.Sprintf("sgr-%s-%d", id, i)), Egress: c.yes(25), Protocol: p, Ports: ports, Peer: vpc.Peer{CIDR: c.peer()}}
+			if c.yes(20) {
+				rule.Peer = vpc.Peer{Group: pick(c, groups...)}
+			}
+			g.Rules = append(g.Rules, rule)
+		}
+		if c.yes(50) {
+			g.Rules = append(g.Rules, vpc.SecurityGroupRule{ID: vpc.SecurityGroupRuleID("sgr-all-" + string(id)), Egress: true, Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: netip.MustParsePrefix("0.0.0.0/0")}})
+		}
+		r.Groups = append(r.Groups, g)
+	}
+	one := &vpc.NetworkACL{ID: "acl-1", VPC: v.ID, Entries: c.entries()}
+	two := &vpc.NetworkACL{ID: "acl-2", VPC: v.ID, Entries: c.entries()}
+	r.ACLs = []*vpc.NetworkACL{one, two}
+	for _, s := range r.Subnets {
+		if c.yes(3) {
+			continue // a subnet without an ACL admits nothing
+		}
+		a := pick(c, one, two)
+		a.Associations = append(a.Associations, vpc.NetworkACLAssociation{Subnet: s.ID})
+	}
+	for i, as := range []vpc.RouteTableAssociation{{Main: true}, {Subnet: "subnet-b"}} {
+		t := &vpc.RouteTable{ID: vpc.RouteTableID(fmt.Sprintf("rtb-%d", i)), VPC: v.ID, Propagates: c.yes(80), Associations: []vpc.RouteTableAssociation{as}}
+		for _, to := range []string{"192.168.0.0/29", "192.168.0.0/16", "172.16.0.0/24", "0.0.0.0/0", "::/0"} {
+			switch n := c.IntN(100); {
+			case n < 15:
+				t.Routes = append(t.Routes, vpc.Route{CIDR: netip.MustParsePrefix(to), Gateway: "vgw-1"})
+			case n < 25:
+				t.Routes = append(t.Routes, vpc.Route{CIDR: netip.MustParsePrefix(to), Interface: "eni-blackhole"})
+			case n < 28:
+				t.Routes = append(t.Routes, vpc.Route{CIDR: netip.MustParsePrefix(to), Gateway: "vgw-gone"})
+			}
+		}
+		r.RouteTables = append(r.RouteTables, t)
+	}
+	for _, i := range []struct {
+		id       vpc.NetworkInterfaceID
+		subnet   vpc.SubnetID
+		addr     string
+		endpoint vpc.EndpointID
+		service  string
+	}{
+		{"eni-a", "subnet-a", "10.77.1.10", "vpce-s", streaming}, {"eni-b", "subnet-b", "10.77.2.10", "vpce-s", streaming}, {"eni-api", "subnet-a", "10.77.1.11", "vpce-a", api},
+	} {
+		order := c.Perm(len(groups))
+		n := &vpc.NetworkInterface{ID: i.id, VPC: v.ID, Subnet: i.subnet, Addr: netip.MustParseAddr(i.addr), Endpoint: i.endpoint}
+		for _, g := range order[:c.IntN(3)+min(1, c.IntN(9))] {
+			n.Groups = append(n.Groups, groups[g])
+		}
+		r.Interfaces = append(r.Interfaces, n)
+	}
+	p := vpc.Plan{Snapshot: vpc.NewSnapshot(r)}
+	for _, n := range r.Interfaces {
+		e := r.Endpoints[slices.IndexFunc(r.Endpoints, func(e *vpc.Endpoint) bool { return e.ID == n.Endpoint })]
+		p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{ID: n.ID, Endpoint: e.ID, Service: e.Service, VPC: v.ID, Addr: n.Addr, Ports: service(e.Service)})
+	}
+	return p
+}
+
+// propertySources are addresses of users; more than those that the rules like to name.
+func propertySources() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []string{"192.168.0.7", "192.168.0.8", "192.168.9.9", "172.16.0.5", "172.16.3.3", "192.168.200.1"} {
+		out = append(out, netip.MustParseAddr(a))
+	}
+	return out
+}
+
+func (c chance) flow(p vpc.Plan, inside bool) vpc.Flow {
+	f := vpc.Flow{VPC: p.Interfaces[0].VPC, Protocol: vpc.TCP}
+	to := pick(c, p.Interfaces...).Addr
+	from := pick(c, propertySources()...)
+	switch {
+	case inside:
+		f.SrcVPC = f.VPC
+		for from = to; from == to; {
+			from = pick(c, p.Interfaces...).Addr
+		}
+	case c.yes(3):
+		to = netip.MustParseAddr(pick(c, "10.77.1.99", "10.77.2.5", "10.77.9.9"))
+	}
+	port := pick[uint16](c, 443, 443, 1400, 1450, 1499, 1498, 1500, 22, 1399)
+	f.Dst = netip.AddrPortFrom(to, port)
+	f.Src = netip.AddrPortFrom(from, uint16(pick(c, 1024+c.IntN(31744), 32768+c.IntN(28232), 61000+c.IntN(4535))))
+	return f
+}
+
+// attempt is a connection that was begun.
+type attempt struct {
+	flow vpc.Flow
+	want vpc.Verdict
+	fd   int
+	got  vpc.Symptom // Timeout until something comes
+}
+
+// begin starts a connection from a thread of the namespace; false when the port is taken.
+func (a *attempt) begin() (bool, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	a.fd, a.got = fd, vpc.Timeout
+	err = errors.Join(
+		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	if err != nil {
+		return false, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: a.flow.Src.Addr().As4(), Port: int(a.flow.Src.Port())}); errors.Is(err, unix.EADDRINUSE) {
+		return false, unix.Close(fd)
+	} else if err != nil {
+		return false, errors.Join(fmt.Errorf("bind %s: %w", a.flow.Src, err), unix.Close(fd))
+	}
+	switch err := unix.Connect(fd, &unix.SockaddrInet4{Addr: a.flow.Dst.Addr().As4(), Port: int(a.flow.Dst.Port())}); {
+	case err == nil:
+		a.got = vpc.Connected
+	case errors.Is(err, unix.EINPROGRESS):
+	case errors.Is(err, unix.ECONNREFUSED):
+		a.got = vpc.Refused
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EADDRINUSE):
+		return false, unix.Close(fd)
+	default:
+		a.got = vpc.NoRoute
+	}
+	return true, nil
+}
+
+// answers waits until everything that should answer has, at most patience, and then grace for what should not.
+func answers(all []*attempt, patience, grace time.Duration) error {
+	end := time.Now().Add(patience)
+	waiting := false
+	for {
+		var polls []unix.PollFd
+		var of []*attempt
+		hoped := 0
+		for _, a := range all {
+			if a.got != vpc.Timeout {
+				continue
+			}
+			polls, of = append(polls, unix.PollFd{Fd: int32(a.fd), Events: unix.POLLOUT}), append(of, a)
+			if a.want.Symptom != vpc.Timeout {
+				hoped++
+			}
+		}
+		if hoped == 0 && !waiting {
+			waiting, end = true, time.Now().Add(grace)
+		}
+		left := time.Until(end)
+		if left <= 0 || len(polls) == 0 {
+			return nil
+		}
+		if _, err := unix.Poll(polls, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		for i, p := range polls {
+			if p.Revents == 0 {
+				continue
+			}
+			code, err := unix.GetsockoptInt(int(p.Fd), unix.SOL_SOCKET, unix.SO_ERROR)
+			switch {
+			case err != nil:
+				return err
+			case code == int(unix.ECONNREFUSED):
+				of[i].got = vpc.Refused
+			case code == 0 || code == int(unix.ECONNRESET) || code == int(unix.EPIPE): // reset after the handshake, when its server goes
+				of[i].got = vpc.Connected
+			default:
+				of[i].got = vpc.NoRoute
+			}
+		}
+	}
+}
+
+// try makes connections from a namespace and returns those that went otherwise than Explain says.
+func try(ns netns.NsHandle, c chance, p vpc.Plan, n int, inVPC bool, patience time.Duration) (wrong []*attempt, tally map[vpc.Symptom]int, err error) {
+	tally = map[vpc.Symptom]int{}
+	err = inside(ns, func() error {
+		var all []*attempt
+		defer func() {
+			for _, a := range all {
+				_ = unix.Close(a.fd) // it was only an attempt
+			}
+		}()
+		seen := map[vpc.Flow]bool{}
+		for len(all) < n {
+			a := &attempt{flow: c.flow(p, inVPC)}
+			if seen[a.flow] {
+				continue
+			}
+			seen[a.flow] = true
+			a.want = p.Snapshot.Explain(a.flow)
+			ok, err := a.begin()
+			if err != nil {
+				return err
+			}
+			if ok {
+				all = append(all, a)
+			}
+		}
+		if err := answers(all, patience, 12*time.Millisecond); err != nil {
+			return err
+		}
+		for _, a := range all {
+			tally[a.got]++
+			if a.got != a.want.Symptom {
+				wrong = append(wrong, a)
+			}
+		}
+		return nil
+	})
+	return wrong, tally, err
+}
+
+// startProperty is a driver whose connections nobody wants.
+func startProperty(t testing.TB) (*users, *Driver) {
+	u := newUsers(t)
+	at := u.attachment()
+	at.Addresses = propertySources()
+	d, _ := start(t, u, Config{Attachments: []Attachment{at}, MaxWaiting: 4096, HealEvery: time.Hour})
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			c, err := d.Accept(ctx)
+			if err != nil {
+				return
+			}
+			if tcp, ok := c.TCP(); ok {
+				_ = tcp.SetLinger(0) // so that no packet of it comes later
+			}
+			_ = c.Close() // that it came about is all
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		work.Wait()
+	})
+	return u, d
+}
+
+func (d *Driver) namespace(t testing.TB, id vpc.VPCID) netns.NsHandle {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.networks[id]
+	if n == nil {
+		t.Fatalf("%s is not on the network", id)
+	}
+	return n.ns
+}
+
+func describe(a *attempt) string {
+	return fmt.Sprintf("%+v: kernel %s, Explain %s: %+v", a.flow, a.got, a.want.Symptom, a.want.Blocked())
+}
+
+func TestKernelDoesWhatExplainSays(t *testing.T) {
+	u, d := startProperty(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	total := map[vpc.Symptom]int{}
+	count, wrongs := 0, 0
+	began := time.Now()
+	for set := range propertySets {
+		c := chance{rand.New(rand.NewPCG(seed, uint64(set)))}
+		p := c.plan()
+		if err := d.Apply(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []struct {
+			ns    netns.NsHandle
+			n     int
+			inVPC bool
+		}{{u.ns, propertyFlows * 7 / 8, false}, {d.namespace(t, p.Interfaces[0].VPC), propertyFlows / 8, true}} {
+			wrong, tally, err := try(from.ns, c, p, from.n, from.inVPC, 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for k, n := range tally {
+				total[k] += n
+				count += n
+			}
+			for _, a := range wrong {
+				if wrongs++; wrongs <= 5 {
+					t.Errorf("set %d: %s", set, describe(a))
+				}
+			}
+		}
+		if wrongs > 5 {
+			t.Logf("rules of the last set:\n%s", d.networks[p.Interfaces[0].VPC].rules)
+			break
+		}
+	}
+	t.Logf("%d connects in %v, %d mismatches: %v", count, time.Since(began).Round(time.Millisecond), wrongs, total)
+	if wrongs == 0 && (count < 20000 || total[vpc.Connected] < count/50 || total[vpc.Refused] == 0) {
+		t.Errorf("the test is too weak: %d connects, %v", count, total)
+	}
+}
+
+// TestPropertyCatchesWrongCompilers plants errors between the compiler and the kernel; each must be seen.
+func TestPropertyCatchesWrongCompilers(t *testing.T) {
+	u, d := startProperty(t)
+	each := func(prefix string, f func(*vpc.Rule)) func(*vpc.Ruleset) {
+		return func(r *vpc.Ruleset) {
+			for i := range r.Chains {
+				if !strings.HasPrefix(r.Chains[i].Name, prefix) {
+					continue
+				}
+				for j := range r.Chains[i].Rules {
+					f(&r.Chains[i].Rules[j])
+				}
+			}
+		}
+	}
+	ports := func(r *vpc.Rule, f func(*vpc.PortRange)) {
+		if r.Traffic != nil {
+			other := *r.Traffic
+			f(&other.Ports)
+			r.Traffic = &other
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*vpc.Ruleset)
+	}{
+		{"last port off by one", each("group-in-", func(r *vpc.Rule) {
+			ports(r, func(p *vpc.PortRange) {
+				if p.To == 1499 {
+					p.To = 1498
+				}
+			})
+		})},
+		{"network ACL not in order", func(r *vpc.Ruleset) {
+			for _, c := range r.Chains {
+				if strings.HasPrefix(c.Name, "in-") || strings.HasPrefix(c.Name, "out-") {
+					slices.Reverse(c.Rules[:len(c.Rules)-1])
+				}
+			}
+		}},
+		{"ephemeral ports forgotten", each("out-", func(r *vpc.Rule) { ports(r, func(p *vpc.PortRange) { *p = vpc.AllPorts }) })},
+		{"blackholes forgotten", each("routes-", func(r *vpc.Rule) { r.Action = vpc.ActionAccept })},
+		{"group stands for everybody", each("group-in-", func(r *vpc.Rule) { r.SrcSet = "" })},
+		{"prefix one bit short", each("group-in-", func(r *vpc.Rule) {
+			if r.Src.Bits() > 8 {
+				r.Src = netip.PrefixFrom(r.Src.Addr(), r.Src.Bits()-8).Masked()
+			}
+		})},
+		{"ports of another interface", each("listen-", func(r *vpc.Rule) { r.Action = vpc.ActionAccept })},
+		{"own subnet judged", each("acl-in", func(r *vpc.Rule) {
+			if r.Src.IsValid() && r.Src.Bits() == 24 {
+				r.Action = vpc.ActionDrop
+			}
+		})},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d.applying.Lock()
+			d.change = tt.change
+			d.applying.Unlock()
+			for set := range 40 {
+				c := chance{rand.New(rand.NewPCG(7, uint64(set)))}
+				p := c.plan()
+				if err := d.Apply(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+				for _, inVPC := range []bool{false, true} {
+					ns := u.ns
+					if inVPC {
+						ns = d.namespace(t, p.Interfaces[0].VPC)
+					}
+					wrong, _, err := try(ns, c, p, 100, inVPC, 100*time.Millisecond)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(wrong) > 0 {
+						t.Logf("seen in rule set %d, %d of 100 connects", set, len(wrong))
+						return
+					}
+				}
+			}
+			t.Error("the error was not seen")
+		})
+	}
+}
+
+// TestNamedRuleIsTheOneThatCounted makes one connection at a time and reads which counters moved.
+func TestNamedRuleIsTheOneThatCounted(t *testing.T) {
+	u, d := startProperty(t)
+	denials := map[string]int{}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	handshakes := uint64(0)
+	enough := func() bool {
+		return denials[string(vpc.HopNetworkACLIn)] > 0 && denials[string(vpc.HopNetworkACLOut)] > 0 && denials[string(vpc.HopSecurityGroup)] > 0 && denials[string(vpc.HopReturnRoute)] > 0
+	}
+	for set := 0; set < 12 || set < 60 && !enough(); set++ {
+		c := chance{rand.New(rand.NewPCG(seed, uint64(set)))}
+		p := c.plan()
+		if err := d.Apply(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		id := p.Interfaces[0].VPC
+		if err := inside(d.namespace(t, id), func() error { // an answer that is dropped must not be sent again while the next flow is counted
+			return os.WriteFile("/proc/sys/net/ipv4/tcp_synack_retries", []byte("0"), 0o644)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		egress := map[string]bool{} // rules for what interfaces send by themselves, such as the end of an earlier connection
+		for _, chain := range d.networks[id].rules.Chains {
+			for _, r := range chain.Rules {
+				egress[r.Name] = egress[r.Name] || strings.HasPrefix(chain.Name, "group-out-")
+			}
+		}
+		for range 25 {
+			before := d.quiet(t, id, handshakes)
+			flow := c.flow(p, false)
+			a := &attempt{flow: flow, want: p.Snapshot.Explain(flow)}
+			if err := inside(u.ns, func() error {
+				ok, err := a.begin()
+				if err != nil || !ok {
+					return errors.Join(err, errors.New("flow was not begun"))
+				}
+				defer unix.Close(a.fd)
+				return answers([]*attempt{a}, 5*time.Second, 4*time.Millisecond)
+			}); err != nil {
+				continue // the port is taken
+			}
+			if a.got == vpc.Connected {
+				handshakes++
+			}
+			after, err := d.Counters(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			moved := func(h vpc.Hop) bool { return after[h.Identity()] > before[h.Identity()] }
+			for _, h := range a.want.Hops {
+				if h.Kind == vpc.HopListener && h.Resource != "subnet-a" && h.Resource != "subnet-b" {
+					continue // listeners are counted by the port ranges that they serve
+				}
+				if !moved(h) {
+					t.Errorf("flow %+v: Explain names %s, whose counter did not move (%s)", flow, h.Identity(), a.got)
+				}
+			}
+			if b := a.want.Blocked(); b != nil && b.Kind != vpc.HopListener {
+				denials[string(b.Kind)]++
+				for name, n := range after { // nothing else of its kind denied
+					if n > before[name] && strings.HasPrefix(name, string(b.Kind)) && name != b.Identity() && !passed(a.want, name) && !egress[name] {
+						t.Errorf("flow %+v: %s counted too, Explain names %s", flow, name, b.Identity())
+					}
+				}
+			}
+		}
+	}
+	t.Logf("denials counted where Explain says: %v", denials)
+	if !enough() {
+		t.Error("some kind of rule denied no flow")
+	}
+}
+
+// quiet waits until the driver has closed the connections of earlier flows and their last packets were counted.
+func (d *Driver) quiet(t *testing.T, id vpc.VPCID, handshakes uint64) map[string]uint64 {
+	t.Helper()
+	var last map[string]uint64
+	for end := time.Now().Add(10 * time.Second); ; {
+		if time.Now().After(end) {
+			t.Fatalf("the network did not become quiet: %d handshakes, %+v", handshakes, d.Stats())
+		}
+		s := d.Stats()
+		now, err := d.Counters(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Open == 0 && s.Waiting == 0 && s.Admitted+s.Refused >= handshakes && maps.Equal(now, last) {
+			return now
+		}
+		last = now
+	}
+}
+
+// passed says whether a rule admitted the packet before it was denied.
+func passed(v vpc.Verdict, name string) bool {
+	return slices.ContainsFunc(v.Hops, func(h vpc.Hop) bool { return h.Allow && h.Identity() == name })
+}
