@@ -29,6 +29,8 @@ test_packages="
 	imagemagick:/usr/bin/convert
 	x11-xkb-utils:/usr/bin/setxkbmap
 	libnss3-tools:/usr/bin/certutil
+	dnsmasq-base:/usr/sbin/dnsmasq
+	bind9-dnsutils:/usr/bin/dig
 	openssl:/usr/bin/openssl
 	e2fsprogs:/sbin/mkfs.ext4
 	mount:/bin/mount
