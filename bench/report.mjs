@@ -112,8 +112,18 @@ function measured({ machine, count, starts, launches, keys, api, memory, loadBef
   parts.push(
     "### API\n\nSigned requests over HTTP on loopback; the client runs on the same cores. Milliseconds.",
     table(
-      ["call", "clients", "calls a second", "p50", "p99", "slowest", "failed"],
+      [
+        "sessions in the store",
+        "call",
+        "clients",
+        "calls a second",
+        "p50",
+        "p99",
+        "slowest",
+        "failed",
+      ],
       api.map((r) => [
+        r.sessions === 0 ? "few" : r.sessions,
         r.call,
         r.clients,
         Math.round(r.perSecond),

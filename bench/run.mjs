@@ -38,10 +38,14 @@ async function main() {
   const binary = join(root, "bin/penstock");
   const flipper = join(programs, "flipper");
   const apiload = join(programs, "apiload");
-  await run("go", ["build", "-o", `${programs}/`, "./bench/flipper", "./bench/apiload"], {
-    cwd: root,
-    env: { ...process.env, CGO_ENABLED: "0" },
-  });
+  await run(
+    "go",
+    ["build", "-o", `${programs}/`, "./bench/flipper", "./bench/apiload", "./bench/storefill"],
+    {
+      cwd: root,
+      env: { ...process.env, CGO_ENABLED: "0" },
+    },
+  );
   await run("chmod", ["-R", "a+rX", programs]); // instances run under uids of their own
   const results = { count, machine: await machine(root), loadBefore: loadavg()[0] };
 
@@ -101,24 +105,32 @@ async function main() {
   await session.close();
 
   console.log("API");
-  const { key, secret } = region.credentials();
   results.api = [];
-  for (const clients of [1, 8]) {
-    const { stdout } = await run(
-      apiload,
-      [
-        ...["-url", region.dev.apiUrl, "-region", region.dev.region, "-key", key],
-        ...["-stack", region.dev.stackName, "-fleet", region.dev.fleetName],
-        ...["-clients", String(clients), "-duration", `${count.seconds}s`],
-      ],
-      { env: { ...process.env, APILOAD_SECRET: secret } },
-    );
-    results.api.push(
-      ...stdout
-        .trim()
-        .split("\n")
-        .map((line) => JSON.parse(line)),
-    );
+  for (const sessions of [0, 10_000]) {
+    const { stackName, fleetName } = region.dev;
+    if (sessions > 0) {
+      await region.stop();
+      await run(join(programs, "storefill"), [
+        ...["-data-dir", region.data, "-sessions", String(sessions)],
+        ...["-stack", stackName, "-fleet", fleetName],
+      ]);
+      await region.start();
+      await region.warm();
+    }
+    const { key, secret } = region.credentials();
+    for (const clients of [1, 8]) {
+      const { stdout } = await run(
+        apiload,
+        [
+          ...["-url", region.dev.apiUrl, "-region", region.dev.region, "-key", key],
+          ...["-stack", stackName, "-fleet", fleetName],
+          ...["-clients", String(clients), "-duration", `${count.seconds}s`],
+        ],
+        { env: { ...process.env, APILOAD_SECRET: secret } },
+      );
+      const lines = stdout.trim().split("\n");
+      results.api.push(...lines.map((line) => ({ sessions, ...JSON.parse(line) })));
+    }
   }
   results.loadAfter = loadavg()[0];
   await region.stop();
