@@ -43,7 +43,7 @@ func newFakeCompute() *fakeCompute {
 }
 
 func (f *fakeCompute) Applications(context.Context) ([]appstream.Application, error) {
-	return []appstream.Application{{Name: "editor", Command: []string{"editor"}}, {Name: "terminal", Command: []string{"terminal"}}}, nil
+	return []appstream.Application{{Name: "editor", Command: []string{"editor"}}, {Name: "terminal", Command: []string{"terminal"}}, {Name: "xterm", Command: []string{"xterm"}}}, nil
 }
 
 func (f *fakeCompute) Start(_ context.Context, s appstream.InstanceSpec) (appstream.InstanceInfo, error) {
@@ -507,6 +507,14 @@ func TestStreamingURLs(t *testing.T) {
 		if _, _, err := r.CreateStreamingURL(r.ctx, q); !fault.Is(err, tc.want) {
 			t.Errorf("%s: got %v, want fault of kind %d", tc.name, err, tc.want)
 		}
+	}
+	desktop := good
+	desktop.Application = control.Desktop
+	if _, _, err := r.CreateStreamingURL(r.ctx, desktop); err != nil {
+		t.Errorf("desktop: %v", err)
+	}
+	if s, err := r.launch("dora", control.Desktop); err != nil || s.State != appstream.SessionActive {
+		t.Errorf("desktop: got %+v (%v)", s, err)
 	}
 	u, expires, err := r.CreateStreamingURL(r.ctx, good)
 	r.must(err)

@@ -92,15 +92,30 @@ func (c *Control) Applications(ctx context.Context) ([]appstream.Application, er
 	return c.Compute.Applications(ctx)
 }
 
-// application finds one application of the catalogue. "Desktop" is the fleet's desktop: the window manager alone with a terminal.
+// Desktop is the ApplicationId that stands for the whole desktop instead of one application (CreateStreamingURL).
+const Desktop = "Desktop"
+
+// desktopPrograms are what a desktop begins with, the first that the image has.
+var desktopPrograms = []string{"xterm", "debian-xterm"}
+
+// application finds one application of the catalogue. Desktop is a terminal under the window manager: everything else starts from it.
 func (c *Control) application(ctx context.Context, name string) (appstream.Application, error) {
 	apps, err := c.Compute.Applications(ctx)
 	if err != nil {
 		return appstream.Application{}, err
 	}
-	for _, a := range apps {
-		if a.Name == name {
-			return a, nil
+	wanted := []string{name}
+	if name == Desktop {
+		wanted = append(wanted, desktopPrograms...)
+	}
+	for _, w := range wanted {
+		for _, a := range apps {
+			if a.Name == w {
+				if name == Desktop && w != name {
+					a.Name, a.DisplayName = Desktop, Desktop
+				}
+				return a, nil
+			}
 		}
 	}
 	return appstream.Application{}, fault.New(fault.NotFound, "application", name, "the image has no application with this name")
