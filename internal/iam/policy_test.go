@@ -423,6 +423,9 @@ func naiveCompare(op, want, got string, variables bool, keys map[string][]string
 	case "DateLessThan", "DateGreaterThan":
 		w, e1 := time.Parse(time.RFC3339, want)
 		g, e2 := time.Parse(time.RFC3339, got)
+		if n, err := strconv.ParseInt(got, 10, 64); err == nil {
+			g, e2 = time.Unix(n, 0), nil // epoch seconds
+		}
 		if e1 != nil || e2 != nil {
 			return false
 		}
