@@ -255,7 +255,7 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 	}
 	in.agent, err = agent.New(agent.Options{
 		Screen: in.screen, Input: in.input, Log: in.log.With("part", "agent"),
-		NewEncoder: func(media.Codecs) (media.Encoder, error) { return encode.NewTiles() },
+		NewEncoder: func(codecs media.Codecs) (media.Encoder, error) { return encode.NewTiles(codecs) },
 	})
 	if err != nil {
 		return nil, err

@@ -1,12 +1,11 @@
-// Package encode turns captured pixels into packets: lossless palette tiles in one zstd stream an epoch
-// (docs/protocol.md, "Display"). Decoder is the other direction, for tests and measurements.
+// Package encode turns captured pixels into packets: copies of what moved, fills, and lossless palette tiles
+// in one zstd stream an epoch (docs/protocol.md, "Display"). Decoder is the other direction, for tests and
+// measurements.
 package encode
 
 import (
 	"bytes"
 	"fmt"
-	"image"
-	"unsafe"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -23,9 +22,10 @@ const (
 	rgb = 0x00ffffff
 )
 
-// Tiles is the encoder of lossless tiles. It keeps the viewer's picture, sends only tiles that differ from
-// it, and allocates nothing in its steady state. One goroutine at a time may use it.
+// Tiles is the lossless encoder. It keeps the viewer's picture, finds what moved in it, sends only tiles that
+// differ after that, and allocates nothing in its steady state. One goroutine at a time may use it.
 type Tiles struct {
+	codecs        media.Codecs
 	size          media.Size
 	columns, rows int
 	shadow        []uint32 // what the viewer has: 0x00RRGGBB, row by row
@@ -33,18 +33,28 @@ type Tiles struct {
 	dirtyCount    int
 	next          int // the tile to go on with, so that none waits for ever behind a limit
 
+	frames  []frame // of the present update
+	copies  []channel.Copy
+	moves   moves
+	solid   []int32 // tiles of the present update that are solid
+	isSolid []bool  // by tile
+	fills   []channel.Fill
+
 	epoch   uint32
 	fresh   bool // the next packet begins the epoch
 	raw     []byte
 	out     bytes.Buffer
 	zstd    *zstd.Encoder
 	palette palette
-	section [1]media.Section
+	section [3]media.Section
+	moved   []byte // bodies of the sections
+	filled  []byte
 	packet  media.Packet
 }
 
-// NewTiles makes an encoder. Begin must come before Encode.
-func NewTiles() (*Tiles, error) {
+// NewTiles makes an encoder for a viewer that has these codecs; CodecTiles must be one of them. Begin must
+// come before Encode.
+func NewTiles(codecs media.Codecs) (*Tiles, error) {
 	z, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithEncoderConcurrency(1), // compress in the calling goroutine
@@ -54,7 +64,7 @@ func NewTiles() (*Tiles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
-	return &Tiles{zstd: z}, nil
+	return &Tiles{codecs: codecs, zstd: z}, nil
 }
 
 // Begin starts a new epoch: the viewer's picture is black and its zstd decoder starts anew.
@@ -64,7 +74,9 @@ func (t *Tiles) Begin(size media.Size) {
 	t.rows = (size.Height + tileSize - 1) / tileSize
 	t.shadow = cleared(t.shadow, size.Width*size.Height)
 	t.dirty = cleared(t.dirty, t.columns*t.rows)
+	t.isSolid = cleared(t.isSolid, t.columns*t.rows)
 	t.dirtyCount, t.next = 0, 0
+	t.moves.pause, t.moves.skip = 0, 0
 	t.epoch++
 	t.fresh = true
 	t.out.Reset()
@@ -81,15 +93,22 @@ func cleared[T any](s []T, n int) []T {
 	return s
 }
 
-// Encode takes the views into the viewer's picture and returns the tiles that differ, or nil when none does
-// and the epoch has begun. A packet ends with the tile that takes its records, before compression, over limit.
+// Encode takes the views into the viewer's picture and returns what differs, or nil when nothing does and
+// the epoch has begun. A packet ends with the tile that takes its records, before compression, over limit.
 func (t *Tiles) Encode(views []media.View, captureMicros uint64, limit int) (*media.Packet, error) {
+	t.frames, t.copies, t.fills = t.frames[:0], t.copies[:0], t.fills[:0]
 	for i := range views {
-		if err := t.compare(&views[i]); err != nil {
+		if err := t.look(&views[i]); err != nil {
 			return nil, err
 		}
 	}
-	if t.dirtyCount == 0 && !t.fresh {
+	if t.codecs&media.CodecCopy != 0 && !t.fresh {
+		t.findCopies()
+	}
+	for i := range t.frames {
+		t.take(&t.frames[i])
+	}
+	if t.dirtyCount == 0 && len(t.copies) == 0 && !t.fresh {
 		return nil, nil
 	}
 	t.packet = media.Packet{
@@ -97,11 +116,8 @@ func (t *Tiles) Encode(views []media.View, captureMicros uint64, limit int) (*me
 		CaptureMicros: captureMicros, Size: t.size,
 	}
 	t.fresh = false
-	if t.dirtyCount == 0 {
-		return &t.packet, nil // a black screen
-	}
 	t.raw = t.raw[:0]
-	for t.dirtyCount > 0 && len(t.raw) <= limit {
+	for t.dirtyCount > 0 && len(t.raw)+solidRecord*len(t.solid) <= limit {
 		if i := t.next; t.dirty[i] {
 			t.dirty[i] = false
 			t.dirtyCount--
@@ -109,87 +125,50 @@ func (t *Tiles) Encode(views []media.View, captureMicros uint64, limit int) (*me
 		}
 		t.next = (t.next + 1) % len(t.dirty)
 	}
+	t.addSolid()
 	t.packet.More = t.dirtyCount > 0
-	t.out.Reset()
-	if _, err := t.zstd.Write(t.raw); err != nil {
-		return nil, fmt.Errorf("compress tiles: %w", err)
-	}
-	if err := t.zstd.Flush(); err != nil {
-		return nil, fmt.Errorf("compress tiles: %w", err)
-	}
-	t.section[0] = media.Section{Kind: media.SectionTiles, RawLength: len(t.raw), Body: t.out.Bytes()}
-	t.packet.Sections = t.section[:]
-	return &t.packet, nil
+	return &t.packet, t.sections()
 }
 
-// compare copies the view into the shadow and marks the tiles in which a pixel changed.
-func (t *Tiles) compare(v *media.View) error {
-	if len(v.Pix) != v.Rect.Dx()*v.Rect.Dy()*4 {
-		return fmt.Errorf("view %v has %d bytes", v.Rect, len(v.Pix))
+// solidRecord is the length of a solid tile's record.
+const solidRecord = 6
+
+// sections puts copies, fills and records into the packet, in this order.
+func (t *Tiles) sections() error {
+	sections := t.section[:0]
+	if len(t.copies) > 0 {
+		t.moved = channel.AppendCopyBody(t.moved[:0], t.copies)
+		sections = append(sections, media.Section{Kind: media.SectionCopy, Body: t.moved})
 	}
-	rect := v.Rect.Intersect(t.size.Bounds())
-	if rect.Empty() {
-		return nil
+	if len(t.fills) > 0 {
+		t.filled = channel.AppendFillBody(t.filled[:0], t.fills)
+		sections = append(sections, media.Section{Kind: media.SectionFill, Body: t.filled})
 	}
-	pix := words(v.Pix)
-	if pix == nil {
-		return fmt.Errorf("view %v is not aligned to its pixels", v.Rect)
-	}
-	stride := v.Rect.Dx()
-	for row := rect.Min.Y / tileSize; row <= (rect.Max.Y-1)/tileSize; row++ {
-		for column := rect.Min.X / tileSize; column <= (rect.Max.X-1)/tileSize; column++ {
-			part := image.Rect(column*tileSize, row*tileSize, (column+1)*tileSize, (row+1)*tileSize).Intersect(rect)
-			changed := false
-			for y := part.Min.Y; y < part.Max.Y; y++ {
-				from := (y-v.Rect.Min.Y)*stride + part.Min.X - v.Rect.Min.X
-				to := y*t.size.Width + part.Min.X
-				if update(t.shadow[to:to+part.Dx()], pix[from:from+part.Dx()]) {
-					changed = true
-				}
-			}
-			if i := row*t.columns + column; changed && !t.dirty[i] {
-				t.dirty[i] = true
-				t.dirtyCount++
-			}
+	if len(t.raw) > 0 {
+		t.out.Reset()
+		if _, err := t.zstd.Write(t.raw); err != nil {
+			return fmt.Errorf("compress tiles: %w", err)
 		}
+		if err := t.zstd.Flush(); err != nil {
+			return fmt.Errorf("compress tiles: %w", err)
+		}
+		sections = append(sections, media.Section{Kind: media.SectionTiles, RawLength: len(t.raw), Body: t.out.Bytes()})
 	}
+	t.packet.Sections = sections
 	return nil
-}
-
-// update makes dst equal to src without the byte that means nothing, and reports whether it was not.
-func update(dst, src []uint32) bool {
-	if bytes.Equal(octets(dst), octets(src)) {
-		return false
-	}
-	changed := false
-	for i, p := range src {
-		if p &= rgb; dst[i] != p {
-			dst[i] = p
-			changed = true
-		}
-	}
-	return changed
-}
-
-// words sees bytes as little-endian pixels; nil when they are not aligned.
-func words(b []byte) []uint32 {
-	p := unsafe.Pointer(unsafe.SliceData(b))
-	if uintptr(p)%4 != 0 {
-		return nil
-	}
-	return unsafe.Slice((*uint32)(p), len(b)/4)
-}
-
-func octets(w []uint32) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), len(w)*4)
 }
 
 // pack appends the record of one tile to raw, in the coding that takes fewest bytes.
 func (t *Tiles) pack(column, row int) {
 	x, y := column*tileSize, row*tileSize
 	w, h := min(tileSize, t.size.Width-x), min(tileSize, t.size.Height-y)
-	t.raw = append(t.raw, byte(column), byte(row))
 	colours := t.palette.count(t.shadow[y*t.size.Width+x:], t.size.Width, w, h)
+	if colours == 1 && t.codecs&media.CodecFill != 0 {
+		t.isSolid[row*t.columns+column] = true
+		t.solid = append(t.solid, int32(row*t.columns+column)) // addSolid has it
+		return
+	}
+	t.raw = append(t.raw, byte(column), byte(row))
 	bits := 8
 	switch {
 	case colours == 1:

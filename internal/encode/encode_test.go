@@ -3,6 +3,7 @@ package encode_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
@@ -20,6 +21,8 @@ import (
 	"penstock.dev/penstock/internal/media"
 	"penstock.dev/penstock/internal/wire/channel"
 )
+
+const allCodecs = media.CodecTiles | media.CodecCopy | media.CodecFill
 
 // noLimit lets every packet be whole.
 const noLimit = 1 << 30
@@ -86,7 +89,11 @@ func message(p *media.Packet, seq uint32) []byte {
 	}
 	b := channel.AppendUpdateHeader(nil, &h, uint8(len(p.Sections)))
 	for _, s := range p.Sections {
-		b = channel.AppendTiles(b, s.RawLength, s.Body)
+		if s.Kind == media.SectionTiles {
+			b = channel.AppendTiles(b, s.RawLength, s.Body)
+		} else {
+			b = channel.AppendSection(b, channel.SectionKind(s.Kind), s.Body)
+		}
 	}
 	return b
 }
@@ -103,7 +110,7 @@ func TestPictureIsExact(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(3) {
 				s := newScreen(size, seed*100+uint64(i))
-				enc, err := encode.NewTiles()
+				enc, err := encode.NewTiles(allCodecs)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -167,7 +174,7 @@ func TestUnchangedIsNothing(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 300, Height: 200}
 	s := newScreen(size, 1)
-	enc, err := encode.NewTiles()
+	enc, err := encode.NewTiles(allCodecs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +206,7 @@ func TestUnchangedIsNothing(t *testing.T) {
 func TestBlackScreen(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 70, Height: 70}
-	enc, err := encode.NewTiles()
+	enc, err := encode.NewTiles(allCodecs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +219,7 @@ func TestBlackScreen(t *testing.T) {
 
 func TestBadView(t *testing.T) {
 	t.Parallel()
-	enc, err := encode.NewTiles()
+	enc, err := encode.NewTiles(allCodecs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +238,7 @@ func TestLargestScreen(t *testing.T) {
 	if _, err := rng.Read(pix); err != nil {
 		t.Fatal(err)
 	}
-	enc, err := encode.NewTiles()
+	enc, err := encode.NewTiles(allCodecs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +285,8 @@ type vector struct {
 	SHA256    string         `json:"pictureSha256"`
 }
 
-// The stream that both decoders are tested with: every coding, cut tiles, a kept window and a second epoch.
+// The stream that both decoders are tested with: every coding, cut tiles, a kept window, other
+// epochs, copies and fills.
 func TestStreamVectors(t *testing.T) {
 	const file = "../wire/channel/testdata/update-stream.json"
 	var list []vector
@@ -302,14 +310,18 @@ func TestStreamVectors(t *testing.T) {
 	}
 	dec := encode.NewDecoder()
 	defer dec.Close()
-	codings := map[byte]int{}
+	codings, kinds := map[byte]int{}, map[channel.SectionKind]int{}
 	for _, v := range list {
 		b, err := hex.DecodeString(strings.ReplaceAll(v.Hex, " ", ""))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := dec.Apply(b); err != nil {
+		u, err := dec.Apply(b)
+		if err != nil {
 			t.Fatalf("%s: %v", v.Name, err)
+		}
+		for _, s := range u.Sections {
+			kinds[s.Kind]++
 		}
 		for _, c := range dec.Codings() {
 			codings[c]++
@@ -326,6 +338,11 @@ func TestStreamVectors(t *testing.T) {
 			t.Errorf("no tile of coding %d", c)
 		}
 	}
+	for _, k := range []channel.SectionKind{channel.SectionCopy, channel.SectionFill, channel.SectionTiles} {
+		if kinds[k] == 0 {
+			t.Errorf("no section of kind %d", k)
+		}
+	}
 	if diff := cmp.Diff(list, makeVectors(t)); diff != "" && !*update {
 		t.Logf("the encoder makes other bytes than it did; this is no fault as long as they decode")
 	}
@@ -339,7 +356,7 @@ func sum(picture []byte) string {
 func makeVectors(t *testing.T) []vector {
 	t.Helper()
 	var list []vector
-	enc, err := encode.NewTiles()
+	enc, err := encode.NewTiles(media.CodecTiles) // so that every coding occurs
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,13 +391,30 @@ func makeVectors(t *testing.T) []vector {
 		field("height", 2)
 		field("sections", 1)
 		for _, section := range p.Sections {
-			sections = append(sections, map[string]any{
-				"kind": "tiles", "rawLength": float64(section.RawLength), "tiles": hex.EncodeToString(section.Body),
-			})
-			field("tiles.kind", 1)
-			field("tiles.length", 4)
-			field("tiles.rawLength", 4)
-			field("tiles.zstd", len(section.Body))
+			switch section.Kind {
+			case media.SectionTiles:
+				sections = append(sections, map[string]any{
+					"kind": "tiles", "rawLength": float64(section.RawLength), "tiles": hex.EncodeToString(section.Body),
+				})
+				field("tiles.kind", 1)
+				field("tiles.length", 4)
+				field("tiles.rawLength", 4)
+				field("tiles.zstd", len(section.Body))
+			case media.SectionCopy:
+				names := []string{"srcX", "srcY", "dstX", "dstY", "width", "height"}
+				sections = append(sections, map[string]any{"kind": "copy", "copies": records(section.Body, names, nil)})
+				field("copy.kind", 1)
+				field("copy.length", 4)
+				field("copy.count", 2)
+				field("copy.rects", len(section.Body)-2)
+			case media.SectionFill:
+				names := []string{"x", "y", "width", "height"}
+				sections = append(sections, map[string]any{"kind": "fill", "fills": records(section.Body, names, []string{"r", "g", "b"})})
+				field("fill.kind", 1)
+				field("fill.length", 4)
+				field("fill.count", 2)
+				field("fill.rects", len(section.Body)-2)
+			}
 		}
 		v.Hex = strings.Join(parts, " ")
 		v.Message = map[string]any{
@@ -421,6 +455,45 @@ func makeVectors(t *testing.T) []vector {
 	add("black screen", s.view(size.Bounds()))
 	s.paint(image.Rect(10, 10, 20, 20), 2)
 	add("first tiles of an epoch that began black", s.view(image.Rect(10, 10, 20, 20)))
+
+	if enc, err = encode.NewTiles(allCodecs); err != nil {
+		t.Fatal(err)
+	}
+	size = media.Size{Width: 300, Height: 200}
+	s = newScreen(size, 9)
+	s.text(image.Rect(20, 10, 290, 190))
+	for range 4 { // epochs go on
+		enc.Begin(size)
+	}
+	add("new epoch for copies", s.view(size.Bounds()))
+	s.scroll(image.Rect(20, 10, 290, 190), 0, -13)
+	add("scroll up", s.view(size.Bounds()))
+	s.scroll(image.Rect(20, 10, 290, 190), 0, 26)
+	add("scroll down", s.view(size.Bounds()))
+	s.scroll(image.Rect(20, 10, 290, 190), 7, 0)
+	add("scroll right", s.view(size.Bounds()))
+	s.shift(image.Rect(40, 30, 200, 150), 11, -9)
+	add("window moved over itself", s.view(size.Bounds()))
+	s.paint(image.Rect(0, 0, 256, 128), 1)
+	add("fill", s.view(size.Bounds()))
+	return list
+}
+
+// records is the decoded body of a copy or fill section: its fields of two bytes, then those of one.
+func records(body []byte, halves, octets []string) []any {
+	list := []any{}
+	for body = body[2:]; len(body) > 0; {
+		r := map[string]any{}
+		for _, name := range halves {
+			r[name] = float64(binary.LittleEndian.Uint16(body))
+			body = body[2:]
+		}
+		for _, name := range octets {
+			r[name] = float64(body[0])
+			body = body[1:]
+		}
+		list = append(list, r)
+	}
 	return list
 }
 
@@ -468,7 +541,7 @@ func hd(b testing.TB) (*screen, *encode.Tiles) {
 	size := media.Size{Width: 1920, Height: 1080}
 	s := newScreen(size, 3)
 	s.text(size.Bounds())
-	enc, err := encode.NewTiles()
+	enc, err := encode.NewTiles(allCodecs)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -508,6 +581,34 @@ func TestEncodeDoesNotAllocate(t *testing.T) {
 		}
 		if allocs := testing.AllocsPerRun(50, run); allocs != 0 {
 			t.Errorf("%s: got %v allocations an update, want 0", name, allocs)
+		}
+	}
+	for name, by := range map[string]image.Point{"scroll": {0, -26}, "sideways": {19, 0}, "fill": {}} {
+		rect := image.Rect(100, 100, 1060, 900)
+		views := [2]media.View{s.view(rect)}
+		if s.scroll(rect, by.X, by.Y); by == (image.Point{}) {
+			s.paint(rect, 1)
+		}
+		views[1] = s.view(rect)
+		i, moved := 0, 0
+		run := func() {
+			i++
+			p, err := enc.Encode(views[i%2:][:1], 1, noLimit)
+			if err != nil || p == nil {
+				t.Fatal(p, err)
+			}
+			if p.Sections[0].Kind != media.SectionTiles {
+				moved++
+			}
+		}
+		for range 80 { // until a search that found nothing is tried again
+			run()
+		}
+		if allocs := testing.AllocsPerRun(50, run); allocs != 0 {
+			t.Errorf("%s: got %v allocations an update, want 0", name, allocs)
+		}
+		if moved < 40 {
+			t.Errorf("%s: only %d of %d updates began with copies or fills", name, moved, i)
 		}
 	}
 }

@@ -137,6 +137,12 @@ type Copy struct {
 // AppendCopies appends a copy section of at most 65,535 copies.
 func AppendCopies(dst []byte, copies []Copy) []byte {
 	dst = le.AppendUint32(append(dst, byte(SectionCopy)), uint32(2+12*len(copies)))
+	return AppendCopyBody(dst, copies)
+}
+
+// AppendCopyBody appends the body of a copy section of at most 65,535 copies. It does not allocate when dst
+// has room.
+func AppendCopyBody(dst []byte, copies []Copy) []byte {
 	dst = le.AppendUint16(dst, uint16(len(copies)))
 	for _, c := range copies {
 		dst = le.AppendUint16(dst, c.SrcX)
@@ -163,6 +169,12 @@ type Fill struct {
 // AppendFills appends a fill section of at most 65,535 fills.
 func AppendFills(dst []byte, fills []Fill) []byte {
 	dst = le.AppendUint32(append(dst, byte(SectionFill)), uint32(2+11*len(fills)))
+	return AppendFillBody(dst, fills)
+}
+
+// AppendFillBody appends the body of a fill section of at most 65,535 fills. It does not allocate when dst
+// has room.
+func AppendFillBody(dst []byte, fills []Fill) []byte {
 	dst = le.AppendUint16(dst, uint16(len(fills)))
 	for _, f := range fills {
 		dst = le.AppendUint16(dst, f.X)

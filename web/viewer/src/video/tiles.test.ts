@@ -124,6 +124,14 @@ it("draws the stream that the Go encoder recorded", async () => {
     for (const section of update.sections) {
       if (section.kind === "tiles") {
         stream.decode(section.data, section.rawLength, (raw) => drawTiles(picture, raw));
+      } else if (section.kind === "copy") {
+        for (const copy of section.copies) {
+          picture.copy(copy);
+        }
+      } else if (section.kind === "fill") {
+        for (const fill of section.fills) {
+          picture.fill(fill);
+        }
       }
     }
     const bytes = new Uint8Array(picture.pixels.buffer);

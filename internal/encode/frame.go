@@ -1,0 +1,190 @@
+package encode
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"unsafe"
+
+	"penstock.dev/penstock/internal/media"
+)
+
+// frame is one view while it is encoded: its pixels, and which tiles it changes in the viewer's picture.
+type frame struct {
+	pix     []uint32
+	rect    image.Rectangle // of pix
+	cut     image.Rectangle // what of it lies in the picture
+	changed []bool          // by tile of the picture
+	count   int             // how many of them
+	box     image.Rectangle // around them
+	overlap bool            // an earlier frame shows some of the same pixels
+}
+
+// row is the pixels of row y from x0 to x1.
+func (f *frame) row(x0, x1, y int) []uint32 {
+	start := (y-f.rect.Min.Y)*f.rect.Dx() - f.rect.Min.X
+	return f.pix[start+x0 : start+x1]
+}
+
+// line is the viewer's pixels of row y from x0 to x1.
+func (t *Tiles) line(x0, x1, y int) []uint32 {
+	return t.shadow[y*t.size.Width+x0 : y*t.size.Width+x1]
+}
+
+// tile is the rectangle of the tile i, cut to the picture.
+func (t *Tiles) tile(i int) image.Rectangle {
+	x, y := i%t.columns*tileSize, i/t.columns*tileSize
+	return image.Rect(x, y, min(x+tileSize, t.size.Width), min(y+tileSize, t.size.Height))
+}
+
+// tilesOf is the tiles that rect touches, in columns and rows of tiles.
+func tilesOf(rect image.Rectangle) image.Rectangle {
+	if rect.Empty() {
+		return image.Rectangle{}
+	}
+	return image.Rect(rect.Min.X/tileSize, rect.Min.Y/tileSize, (rect.Max.X-1)/tileSize+1, (rect.Max.Y-1)/tileSize+1)
+}
+
+// look makes a frame of the view and finds what it changes.
+func (t *Tiles) look(v *media.View) error {
+	if len(v.Pix) != v.Rect.Dx()*v.Rect.Dy()*4 {
+		return fmt.Errorf("view %v has %d bytes", v.Rect, len(v.Pix))
+	}
+	cut := v.Rect.Intersect(t.size.Bounds())
+	if cut.Empty() {
+		return nil
+	}
+	pix := words(v.Pix)
+	if pix == nil {
+		return fmt.Errorf("view %v is not aligned to its pixels", v.Rect)
+	}
+	overlap := false
+	for i := range t.frames {
+		overlap = overlap || t.frames[i].cut.Overlaps(cut)
+	}
+	if len(t.frames) < cap(t.frames) {
+		t.frames = t.frames[:len(t.frames)+1]
+	} else {
+		t.frames = append(t.frames, frame{})
+	}
+	f := &t.frames[len(t.frames)-1]
+	*f = frame{pix: pix, rect: v.Rect, cut: cut, overlap: overlap, changed: cleared(f.changed, len(t.dirty))}
+	grid := tilesOf(cut)
+	for row := grid.Min.Y; row < grid.Max.Y; row++ {
+		for column := grid.Min.X; column < grid.Max.X; column++ {
+			f.changed[row*t.columns+column] = true
+		}
+	}
+	t.mark(f)
+	return nil
+}
+
+// mark looks again at the tiles that count as changed.
+func (t *Tiles) mark(f *frame) {
+	f.count, f.box = 0, image.Rectangle{}
+	grid := tilesOf(f.cut)
+	for row := grid.Min.Y; row < grid.Max.Y; row++ {
+		for column := grid.Min.X; column < grid.Max.X; column++ {
+			i := row*t.columns + column
+			if !f.changed[i] {
+				continue
+			}
+			part := t.tile(i).Intersect(f.cut)
+			if f.changed[i] = !t.same(f, part); f.changed[i] {
+				f.count++
+				f.box = f.box.Union(part)
+			}
+		}
+	}
+}
+
+func (t *Tiles) same(f *frame, part image.Rectangle) bool {
+	for y := part.Min.Y; y < part.Max.Y; y++ {
+		if !equal(t.line(part.Min.X, part.Max.X, y), f.row(part.Min.X, part.Max.X, y)) {
+			return false
+		}
+	}
+	return true
+}
+
+// take copies what the frame changes into the shadow and makes those tiles dirty.
+func (t *Tiles) take(f *frame) {
+	grid := tilesOf(f.cut)
+	for row := grid.Min.Y; row < grid.Max.Y; row++ {
+		for column := grid.Min.X; column < grid.Max.X; column++ {
+			i := row*t.columns + column
+			if !f.changed[i] && !f.overlap {
+				continue
+			}
+			part := t.tile(i).Intersect(f.cut)
+			changed := false
+			for y := part.Min.Y; y < part.Max.Y; y++ {
+				if update(t.line(part.Min.X, part.Max.X, y), f.row(part.Min.X, part.Max.X, y)) {
+					changed = true
+				}
+			}
+			if changed {
+				t.setDirty(i, true)
+			}
+		}
+	}
+}
+
+func (t *Tiles) setDirty(i int, dirty bool) {
+	switch {
+	case dirty && !t.dirty[i]:
+		t.dirtyCount++
+	case !dirty && t.dirty[i]:
+		t.dirtyCount--
+	}
+	t.dirty[i] = dirty
+}
+
+// equal reports whether captured pixels are those of the picture, but for the byte that means nothing.
+func equal(picture, captured []uint32) bool {
+	if bytes.Equal(octets(picture), octets(captured)) {
+		return true
+	}
+	for len(captured) >= 8 && len(picture) >= 8 {
+		a, b := captured[:8], picture[:8]
+		differ := (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]) | (a[6] ^ b[6]) | (a[7] ^ b[7])
+		if differ&rgb != 0 {
+			return false
+		}
+		captured, picture = captured[8:], picture[8:]
+	}
+	for i, p := range captured {
+		if p&rgb != picture[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// update makes dst equal to src without the byte that means nothing, and reports whether it was not.
+func update(dst, src []uint32) bool {
+	if bytes.Equal(octets(dst), octets(src)) {
+		return false
+	}
+	changed := false
+	for i, p := range src {
+		if p &= rgb; dst[i] != p {
+			dst[i] = p
+			changed = true
+		}
+	}
+	return changed
+}
+
+// words sees bytes as little-endian pixels; nil when they are not aligned.
+func words(b []byte) []uint32 {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	if uintptr(p)%4 != 0 {
+		return nil
+	}
+	return unsafe.Slice((*uint32)(p), len(b)/4)
+}
+
+func octets(w []uint32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), len(w)*4)
+}

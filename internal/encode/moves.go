@@ -1,0 +1,390 @@
+package encode
+
+import (
+	"image"
+	"math/bits"
+
+	"penstock.dev/penstock/internal/wire/channel"
+)
+
+// Limits of the search for what moved. Nothing here decides what the viewer shows: a copy is applied to the
+// shadow as the viewer applies it, and what still differs from the screen is sent as tiles.
+const (
+	leastChanged = 4  // tiles; less is cheaper to send than to explain
+	leastExtent  = 64 // pixels of the change's longer side
+	leastVotes   = 8  // unique places that agree on a scroll
+	leastRun     = 16 // rows of a copy
+	leastUse     = 8  // rows of a copy that it changes
+	stackRows    = 8  // rows that make one place: fewer repeat in text
+	voteColumns  = 8  // columns of tiles that vote
+	maxRounds    = 3
+	maxCopies    = 64 // of an update
+	maxProbes    = 16
+	maxPause     = 32 // updates
+)
+
+// moves is the memory of the search; none of it counts between two updates but the pause.
+type moves struct {
+	old, new []uint64 // hashes by row
+	votes    []int32  // by vertical distance
+	table    []place
+	turn     uint32
+	was      []bool
+
+	probes  []probe
+	filter  [1 << (filterBits - 6)]uint64
+	vectors []vector
+	// A search in two dimensions that finds nothing costs more the more changes, so moving pictures make it
+	// rarer: after each failure it is left out twice as often.
+	pause, skip int
+}
+
+// place is where a hash stands in the old and in the new picture: a row, nowhere or several.
+type place struct {
+	hash     uint64
+	turn     uint32
+	old, new int32
+}
+
+const (
+	nowhere = -1
+	several = -2
+)
+
+// findCopies explains what it can of the frames' changes by copies inside the viewer's picture.
+func (t *Tiles) findCopies() {
+	first := 0
+	for round := range maxRounds {
+		changed, source := 0, image.Rectangle{}
+		for i := range t.frames {
+			changed += t.frames[i].count
+			source = source.Union(t.frames[i].box)
+		}
+		if round == 0 {
+			first = changed
+		}
+		if changed < leastChanged || round > 0 && changed*4 < first {
+			return
+		}
+		found := false
+		for i := range t.frames {
+			f := &t.frames[i]
+			if f.count < leastChanged || max(f.box.Dx(), f.box.Dy()) < leastExtent {
+				continue
+			}
+			if dy := t.vote(f, source); dy != 0 && t.explain(f, image.Pt(0, dy)) {
+				found = true
+				continue
+			}
+			if t.moves.skip > 0 {
+				t.moves.skip--
+				continue
+			}
+			if by, ok := t.match(f, source); ok && t.explain(f, by) {
+				t.moves.pause = 0
+				found = true
+			} else if round == 0 {
+				t.moves.pause = min(2*t.moves.pause+1, maxPause)
+				t.moves.skip = t.moves.pause
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+// vote is the vertical distance that most places of the frame moved by, as told by the places that stand
+// once in the old picture and once in the new; 0 for none.
+func (t *Tiles) vote(f *frame, source image.Rectangle) int {
+	m := &t.moves
+	if source.Dy() < stackRows+leastVotes || f.box.Dy() < stackRows+leastVotes {
+		return 0
+	}
+	height := t.size.Height
+	m.old, m.new = cleared(m.old, height), cleared(m.new, height)
+	m.votes = cleared(m.votes, 2*height)
+	if want := 1 << bits.Len(uint(4*height)); len(m.table) != want {
+		m.table = cleared(m.table, want)
+		m.turn = 0
+	}
+	grid := tilesOf(f.box)
+	columns := 0
+	for c := grid.Min.X; c < grid.Max.X; c++ {
+		if t.changedColumn(f, c, grid) {
+			columns++
+		}
+	}
+	step := (columns + voteColumns - 1) / voteColumns
+	at := 0
+	for c := grid.Min.X; c < grid.Max.X; c++ {
+		if !t.changedColumn(f, c, grid) {
+			continue
+		}
+		if at++; at%step == 0 {
+			t.voteColumn(f, source, max(c*tileSize, f.cut.Min.X), min((c+1)*tileSize, f.cut.Max.X))
+		}
+	}
+	best, most := 0, int32(leastVotes-1)
+	for i, n := range m.votes {
+		if n > most {
+			best, most = i-height, n
+		}
+	}
+	return best
+}
+
+func (t *Tiles) changedColumn(f *frame, column int, grid image.Rectangle) bool {
+	for row := grid.Min.Y; row < grid.Max.Y; row++ {
+		if f.changed[row*t.columns+column] {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Tiles) voteColumn(f *frame, source image.Rectangle, x0, x1 int) {
+	m := &t.moves
+	old, now := m.old[:source.Dy()], m.new[:f.box.Dy()]
+	for i := range old {
+		old[i] = hash(t.line(x0, x1, source.Min.Y+i))
+	}
+	for i := range now {
+		now[i] = hash(f.row(x0, x1, f.box.Min.Y+i))
+	}
+	old, now = stack(old), stack(now)
+	if m.turn++; m.turn == 0 {
+		clear(m.table)
+		m.turn = 1
+	}
+	for i, h := range old {
+		p := m.at(h)
+		p.old = one(p.old, source.Min.Y+i)
+	}
+	for i, h := range now {
+		p := m.at(h)
+		p.new = one(p.new, f.box.Min.Y+i)
+	}
+	for i, h := range now {
+		if p := m.at(h); p.old >= 0 && p.new >= 0 && p.old != p.new {
+			m.votes[f.box.Min.Y+i-int(p.old)+t.size.Height]++
+		}
+	}
+}
+
+// at is the entry of hash, new when it was not there.
+func (m *moves) at(hash uint64) *place {
+	mask := uint64(len(m.table) - 1)
+	for slot := hash >> 20 & mask; ; slot = (slot + 1) & mask {
+		p := &m.table[slot]
+		if p.turn != m.turn {
+			*p = place{hash, m.turn, nowhere, nowhere}
+			return p
+		}
+		if p.hash == hash {
+			return p
+		}
+	}
+}
+
+func one(before int32, row int) int32 {
+	if before == nowhere {
+		return int32(row)
+	}
+	return several
+}
+
+const (
+	mulA = 0x9e3779b97f4a7c15
+	mulB = 0xc2b2ae3d27d4eb4f
+)
+
+// hash is a hash of pixels without the bytes that mean nothing.
+func hash(p []uint32) uint64 {
+	a, b := uint64(len(p)), uint64(mulB)
+	for len(p) >= 4 {
+		x := uint64(p[0]&rgb) | uint64(p[1]&rgb)<<32
+		y := uint64(p[2]&rgb) | uint64(p[3]&rgb)<<32
+		a = bits.RotateLeft64((a^x)*mulA, 29)
+		b = bits.RotateLeft64((b^y)*mulB, 31)
+		p = p[4:]
+	}
+	for _, x := range p {
+		a = bits.RotateLeft64((a^uint64(x&rgb))*mulA, 29)
+	}
+	a = (a ^ b) * mulA
+	return a ^ a>>29
+}
+
+// stack makes each hash of a row that of the row and the next seven, in place.
+func stack(rows []uint64) []uint64 {
+	if len(rows) < stackRows {
+		return nil
+	}
+	rows, all := rows[:len(rows)-stackRows+1], rows
+	for i := range rows {
+		h := uint64(0)
+		for _, r := range all[i : i+stackRows] { // those behind i are as they were
+			h = h*mulA + r
+		}
+		rows[i] = h ^ h>>31
+	}
+	return rows
+}
+
+// explain adds the copies by which the frame's changes are the viewer's pixels moved by the vector, applies
+// them, and reports whether there were any.
+func (t *Tiles) explain(f *frame, by image.Point) bool {
+	from := len(t.copies)
+	// A pixel moves to where the frame shows it from where the viewer has it.
+	area := f.box.Intersect(t.size.Bounds().Add(by))
+	grid := tilesOf(area)
+	for c := grid.Min.X; c < grid.Max.X; c++ {
+		if !t.changedColumn(f, c, grid) {
+			continue
+		}
+		x0, x1 := max(c*tileSize, area.Min.X), min((c+1)*tileSize, area.Max.X)
+		start := area.Min.Y
+		for y := area.Min.Y; y <= area.Max.Y; y++ {
+			if y < area.Max.Y && equal(t.line(x0-by.X, x1-by.X, y-by.Y), f.row(x0, x1, y)) {
+				continue
+			}
+			t.addRun(f, from, by, image.Rect(x0, start, x1, y))
+			start = y + 1
+		}
+	}
+	if len(t.copies) == from {
+		return false
+	}
+	found := t.copies[from:]
+	for i := range found {
+		t.widen(f, by, &found[i])
+	}
+	order(found)
+	for _, c := range found {
+		t.move(c)
+		grid := tilesOf(destination(c))
+		for row := grid.Min.Y; row < grid.Max.Y; row++ {
+			for column := grid.Min.X; column < grid.Max.X; column++ {
+				f.changed[row*t.columns+column] = true // until mark has looked
+			}
+		}
+	}
+	t.mark(f)
+	return true
+}
+
+// addRun adds a copy to rect, or makes the one at its left wider, when it is worth its bytes.
+func (t *Tiles) addRun(f *frame, from int, by image.Point, rect image.Rectangle) {
+	if rect.Dy() < leastRun || !t.useful(f, rect) {
+		return
+	}
+	for i := from; i < len(t.copies); i++ {
+		c := &t.copies[i]
+		if int(c.DstX)+int(c.Width) == rect.Min.X && int(c.DstY) == rect.Min.Y && int(c.Height) == rect.Dy() {
+			c.Width += uint16(rect.Dx())
+			return
+		}
+	}
+	if len(t.copies) < maxCopies {
+		t.copies = append(t.copies, channel.Copy{
+			SrcX: uint16(rect.Min.X - by.X), SrcY: uint16(rect.Min.Y - by.Y),
+			DstX: uint16(rect.Min.X), DstY: uint16(rect.Min.Y),
+			Width: uint16(rect.Dx()), Height: uint16(rect.Dy()),
+		})
+	}
+}
+
+// useful reports whether enough rows of rect change.
+func (t *Tiles) useful(f *frame, rect image.Rectangle) bool {
+	n := 0
+	for y := rect.Min.Y; y < rect.Max.Y; y++ {
+		if f.changed[y/tileSize*t.columns+rect.Min.X/tileSize] &&
+			!equal(t.line(rect.Min.X, rect.Max.X, y), f.row(rect.Min.X, rect.Max.X, y)) {
+			if n++; n == leastUse {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// widen makes a copy wider by what moved along in the columns of tiles beside it.
+func (t *Tiles) widen(f *frame, by image.Point, c *channel.Copy) {
+	area := f.cut.Intersect(t.size.Bounds().Add(by))
+	rect := destination(*c)
+	left, right := min(tileSize, rect.Min.X-area.Min.X), min(tileSize, area.Max.X-rect.Max.X)
+	for y := rect.Min.Y; y < rect.Max.Y && left+right > 0; y++ {
+		was := t.line(rect.Min.X-left-by.X, rect.Max.X+right-by.X, y-by.Y)
+		now := f.row(rect.Min.X-left, rect.Max.X+right, y)
+		n := 0
+		for n < left && was[left-1-n] == now[left-1-n]&rgb {
+			n++
+		}
+		at := left + rect.Dx()
+		left = n
+		n = 0
+		for n < right && was[at+n] == now[at+n]&rgb {
+			n++
+		}
+		right = n
+	}
+	c.SrcX -= uint16(left)
+	c.DstX -= uint16(left)
+	c.Width += uint16(left + right)
+}
+
+func destination(c channel.Copy) image.Rectangle {
+	return image.Rect(int(c.DstX), int(c.DstY), int(c.DstX)+int(c.Width), int(c.DstY)+int(c.Height))
+}
+
+func origin(c channel.Copy) image.Rectangle {
+	return image.Rect(int(c.SrcX), int(c.SrcY), int(c.SrcX)+int(c.Width), int(c.SrcY)+int(c.Height))
+}
+
+// order puts copies so that, where that can be, none overwrites what a later one reads.
+func order(copies []channel.Copy) {
+	for i := range copies {
+		for j := i; j < len(copies); j++ {
+			free := true
+			for k := i; k < len(copies) && free; k++ {
+				free = k == j || !destination(copies[j]).Overlaps(origin(copies[k]))
+			}
+			if free {
+				copies[i], copies[j] = copies[j], copies[i]
+				break
+			}
+		}
+	}
+}
+
+// move applies a copy to the shadow. Dirty tiles are those in which the viewer's picture differs from it, so
+// what comes from them is dirty again, and what is covered from elsewhere is not any more.
+func (t *Tiles) move(c channel.Copy) {
+	rect := destination(c)
+	if t.dirtyCount > 0 {
+		t.moves.was = append(t.moves.was[:0], t.dirty...)
+		grid := tilesOf(rect)
+		for row := grid.Min.Y; row < grid.Max.Y; row++ {
+			for column := grid.Min.X; column < grid.Max.X; column++ {
+				i := row*t.columns + column
+				part := t.tile(i).Intersect(rect)
+				stale := t.moves.was[i] && part != t.tile(i)
+				from := tilesOf(part.Add(origin(c).Min).Sub(rect.Min))
+				for y := from.Min.Y; y < from.Max.Y; y++ {
+					for x := from.Min.X; x < from.Max.X; x++ {
+						stale = stale || t.moves.was[y*t.columns+x]
+					}
+				}
+				t.setDirty(i, stale)
+			}
+		}
+	}
+	for i := range int(c.Height) {
+		if c.DstY > c.SrcY { // from the bottom, or rows would be read after they are overwritten
+			i = int(c.Height) - 1 - i
+		}
+		x, y := int(c.SrcX), int(c.SrcY)+i
+		copy(t.line(rect.Min.X, rect.Max.X, rect.Min.Y+i), t.line(x, x+rect.Dx(), y))
+	}
+}
