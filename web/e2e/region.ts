@@ -21,6 +21,8 @@ export interface Dev {
   vpcEndpointId: string;
   streamingUrl: string;
   endpointAddresses: { subnetId: string; private: string; dial: string }[];
+  /** The root certificate, when TLS is on. */
+  caBundle?: string;
 }
 
 export interface SessionView {
@@ -40,7 +42,7 @@ export class Region {
   #log = "";
   dev!: Dev;
 
-  async start(): Promise<void> {
+  async start(...args: string[]): Promise<void> {
     if (!existsSync(binary)) {
       throw new Error(`no binary at ${binary}: run make build, or set PENSTOCK_BIN`);
     }
@@ -53,6 +55,7 @@ export class Region {
       `127.0.0.1:${ports[0]}`,
       "--public-addr",
       `127.0.0.1:${ports[1]}`,
+      ...args,
     ]);
     this.#process = child;
     child.stderr.on("data", (text) => {
@@ -102,6 +105,7 @@ export class Region {
           AWS_CONFIG_FILE: join(this.#data, "aws/config"),
           AWS_EC2_METADATA_DISABLED: "true",
           AWS_PAGER: "",
+          ...(this.dev.caBundle === undefined ? {} : { AWS_CA_BUNDLE: this.dev.caBundle }),
         },
       },
     );
