@@ -134,31 +134,35 @@ func (n *endpointNames) has(id vpc.EndpointID, name string) bool {
 // keepNames brings the names up to date with each change of the network, until ctx ends.
 func (r *region) keepNames(ctx context.Context) error {
 	const pause = time.Second // after a failure
-	for {
-		at, err := r.readNames(ctx)
-		for err == nil {
-			var changes []state.Change
-			if changes, err = r.store.Changes(ctx, at); len(changes) > 0 {
-				at = changes[len(changes)-1].Revision
-			}
-			if err != nil || slices.ContainsFunc(changes, func(c state.Change) bool {
-				return c.Kind == vpc.KindEndpoint || c.Kind == vpc.KindNetworkInterface || c.Kind == vpc.KindVPC
-			}) {
-				break
-			}
+	for ctx.Err() == nil {
+		err := r.followNames(ctx)
+		if err == nil || ctx.Err() != nil || errors.Is(err, state.ErrCompacted) {
+			continue
 		}
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !errors.Is(err, state.ErrCompacted):
-			r.log.Error("names were not brought up to date", "error", err)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return nil
-			}
+		r.log.Error("names were not brought up to date", "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
 		}
 	}
+	return nil
+}
+
+// followNames makes the names and returns when something that they are made of changed.
+func (r *region) followNames(ctx context.Context) error {
+	at, err := r.readNames(ctx)
+	for err == nil {
+		var changes []state.Change
+		if changes, err = r.store.Changes(ctx, at); len(changes) > 0 {
+			at = changes[len(changes)-1].Revision
+		}
+		if slices.ContainsFunc(changes, func(c state.Change) bool {
+			return c.Kind == vpc.KindEndpoint || c.Kind == vpc.KindNetworkInterface || c.Kind == vpc.KindVPC
+		}) {
+			return nil
+		}
+	}
+	return err
 }
 
 // readNames makes the names of what is stored now.
