@@ -39,7 +39,10 @@ func nameEndpoints(src namesSource) *endpointNames {
 	for _, s := range vpc.Services(devRegion) {
 		out.served.Apexes = append(out.served.Apexes, s.BaseDNSName)
 	}
-	users := nameserver.View{Records: map[string][]nameserver.Target{}}
+	users := nameserver.View{
+		Records: map[string][]nameserver.Target{},
+		Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}, // this machine's own users
+	}
 	for _, n := range src.users {
 		users.Sources = append(users.Sources, n.Dial)
 	}
@@ -193,10 +196,10 @@ func (r *region) readNames(ctx context.Context) (at state.Revision, err error) {
 // servedNames is what the name server answers from.
 func (r *region) servedNames() *nameserver.Names { return &r.names.Load().served }
 
-// knownHost accepts the address that was dialled and the names of the endpoint that is there.
+// knownHost accepts the address that was dialled, the names of the endpoint that is there, and names of the operator's.
 func (r *region) knownHost(c *vpc.Conn, host string) bool {
 	a, ok := c.LocalAddr().(*net.TCPAddr)
-	return ok && strings.Trim(host, "[]") == a.IP.String() || r.names.Load().has(c.Endpoint, strings.ToLower(host))
+	return ok && strings.Trim(host, "[]") == a.IP.String() || r.names.Load().has(c.Endpoint, strings.ToLower(host)) || r.ownName(host)
 }
 
 // knownName says which names certificates are issued for: those of endpoints, and this machine's at its own addresses.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"testing"
@@ -142,6 +144,21 @@ func TestFlagsOfTLS(t *testing.T) {
 		c, err := parseDev(append([]string{"--data-dir", "x"}, tt.args...), io.Discard)
 		if (err != nil) != tt.fails || err == nil && c.secure() != tt.secure {
 			t.Errorf("%s: got secure %v, %v; want %v, failure %v", name, c.secure(), err, tt.secure, tt.fails)
+		}
+	}
+}
+
+func TestOnlyHosts(t *testing.T) {
+	t.Parallel()
+	h := onlyHosts(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), "127.0.0.1:8443", func(host string) bool { return host == "apps.example.org" })
+	for host, want := range map[string]int{
+		"127.0.0.1:8443": 200, "LOCALHOST:8443": 200, "apps.example.org": 200, "apps.example.org:8443": 200,
+		"127.0.0.1": 421, "localhost:80": 421, "evil.example": 421, "apps.example.org.evil.example:8443": 421, "": 421,
+	} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = host
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%q: got %d, want %d", host, w.Code, want)
 		}
 	}
 }

@@ -47,6 +47,7 @@ type region struct {
 
 	tls       *tls.Config      // of every listener; nil: plain
 	authority *certs.Authority // with tls
+	certs     *certs.Source    // with tls
 	names     atomic.Pointer[endpointNames]
 	dns       *nameserver.Server
 	dnsOn     *nameserver.Sockets
@@ -147,7 +148,7 @@ func (r *region) publicHandler() http.Handler {
 	mux.Handle("/", portal.New(portal.Options{
 		Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Secure: r.tls != nil, Log: r.log.With("part", "portal"),
 	}))
-	return onlyHosts(mux, r.publicListener.Addr().String())
+	return onlyHosts(mux, r.publicListener.Addr().String(), r.ownName)
 }
 
 // run serves until ctx ends; instances and connections end with it.
@@ -223,15 +224,19 @@ func (r *region) explain(c *vpc.Conn, port uint16) vpc.Verdict {
 	})
 }
 
-// onlyHosts refuses requests for other hosts than the address served and localhost (DNS rebinding).
-func onlyHosts(next http.Handler, addr string) http.Handler {
+// onlyHosts refuses requests for other hosts than the address served, localhost and names of the operator's (DNS rebinding).
+func onlyHosts(next http.Handler, addr string, own func(host string) bool) http.Handler {
 	host, port, _ := net.SplitHostPort(addr)
 	known := []string{addr, net.JoinHostPort("localhost", port)}
 	if port == "80" {
 		known = append(known, host, "localhost")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !slices.Contains(known, strings.ToLower(r.Host)) {
+		name, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			name = r.Host
+		}
+		if !slices.Contains(known, strings.ToLower(r.Host)) && !own(name) {
 			http.Error(w, "This address serves no host of that name.", http.StatusMisdirectedRequest)
 			return
 		}

@@ -44,9 +44,12 @@ func (r *region) openTLS() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.authority = authority
+	r.authority, r.certs = authority, source
 	return source.Config(), nil
 }
+
+// ownName says whether the operator's chain is for a host: who has a certificate for a name means it to be served.
+func (r *region) ownName(host string) bool { return r.certs != nil && r.certs.Serves(host) }
 
 // url is where an address is served.
 func (r *region) url(addr string) string {

@@ -105,6 +105,16 @@ func (s *Source) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return s.fromAuthority(subject{name, local}, now)
 }
 
+// Serves says whether a chain of the operator's is for a name: then it is a name of ours.
+func (s *Source) Serves(name string) bool {
+	for _, c := range s.chains {
+		if c.get(time.Now(), s.Log).Leaf.VerifyHostname(name) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // fromAuthority returns the certificate kept, or another when that is due for renewal.
 func (s *Source) fromAuthority(who subject, now time.Time) (*tls.Certificate, error) {
 	s.mu.Lock()
