@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -248,5 +253,89 @@ func TestAuthorityOutlivesRestarts(t *testing.T) {
 	out, err := exec.Command(bin, "trust", "--data-dir", r.dir, "--print").Output()
 	if err != nil || string(out) != string(before) {
 		t.Errorf("penstock trust --print: got %s, %v; want the root from before the restart", out, err)
+	}
+}
+
+// TestOwnChain: the operator's files decide for their name, a new chain is served without a restart, and endpoints keep the
+// private authority's certificates.
+func TestOwnChain(t *testing.T) {
+	needE2E(t)
+	dir := t.TempDir()
+	chain, key := filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem")
+	writeChain(t, chain, key, "apps.example.org")
+	s := start(t, filepath.Join(dir, "data"), "--no-demo", "--tls-cert", chain, "--tls-key", key)
+	addr := strings.TrimPrefix(s.info.PublicURL, "https://")
+	shown := func() *x509.Certificate {
+		t.Helper()
+		c, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", addr, &tls.Config{ServerName: "apps.example.org", InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		return c.ConnectionState().PeerCertificates[0]
+	}
+	first := shown()
+	if err := first.VerifyHostname("apps.example.org"); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(first)
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+		TLSClientConfig: &tls.Config{RootCAs: roots},
+	}}
+	resp, err := client.Get("https://apps.example.org/api/portal/v1/me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("portal by the chain's name: got %s, want 401 from the portal", resp.Status)
+	}
+	writeChain(t, chain, key, "apps.example.org")
+	until(t, "the new chain to be served", func() bool { return shown().SerialNumber.Cmp(first.SerialNumber) != 0 })
+	root, err := os.ReadFile(filepath.Join(dir, "data", "ca", "root.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := x509.NewCertPool()
+	private.AppendCertsFromPEM(root)
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", addr, &tls.Config{RootCAs: private})
+	if err != nil {
+		t.Fatalf("by address: %v", err)
+	}
+	_ = c.Close()
+}
+
+// writeChain writes a certificate for a name that vouches for itself, and its key.
+func writeChain(t *testing.T, chain, key, name string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial, DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}, &x509.Certificate{SerialNumber: serial}, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{key: {Type: "PRIVATE KEY", Bytes: secret}, chain: {Type: "CERTIFICATE", Bytes: der}} {
+		if err := os.WriteFile(path+".new", pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
