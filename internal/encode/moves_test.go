@@ -178,6 +178,10 @@ func TestMovesAreFound(t *testing.T) {
 			s.scroll(image.Rect(150, 70, 500, 730), 0, -13)
 			s.scroll(image.Rect(520, 70, 950, 730), 0, 26)
 		}, 0.35},
+		{"around a line that changes", func(s *screen) {
+			s.scroll(page, 0, 120)
+			s.text(image.Rect(150, 380, 950, 384))
+		}, 0.35},
 		{"beside a bar that differs", func(s *screen) {
 			s.scroll(page, 0, -26)
 			s.text(image.Rect(935, 70, 950, 730))
@@ -294,16 +298,55 @@ func TestScrollOfWhatWaits(t *testing.T) {
 
 func TestFills(t *testing.T) {
 	t.Parallel()
-	for _, size := range []media.Size{{Width: 1920, Height: 1080}, {Width: 65, Height: 600}} {
-		s := newScreen(size, 6)
-		v := newSession(t, allCodecs, size)
-		s.text(size.Bounds())
-		v.send(noLimit, s.view(size.Bounds()))
+	for _, tt := range []struct {
+		size  media.Size
+		areas []image.Rectangle // of one colour each
+	}{
+		{media.Size{Width: 1920, Height: 1080}, []image.Rectangle{image.Rect(0, 0, 1920, 1080)}},
+		{media.Size{Width: 65, Height: 600}, []image.Rectangle{image.Rect(0, 0, 65, 600)}},
+		{media.Size{Width: 800, Height: 600}, []image.Rectangle{image.Rect(0, 0, 384, 600), image.Rect(384, 0, 800, 600)}},
+		{media.Size{Width: 800, Height: 600}, []image.Rectangle{image.Rect(0, 0, 800, 128), image.Rect(0, 128, 800, 600)}},
+	} {
+		s := newScreen(tt.size, 6)
+		v := newSession(t, allCodecs, tt.size)
+		s.text(tt.size.Bounds())
+		v.send(noLimit, s.view(tt.size.Bounds()))
+		middle := image.Rect(tt.size.Width/2, tt.size.Height/2, tt.size.Width/2+3, tt.size.Height/2+3)
+		s.text(middle) // the next update begins behind it
+		v.send(noLimit, s.view(middle))
 		v.bytes, v.fills = 0, 0
-		s.paint(size.Bounds(), 1)
+		for _, r := range tt.areas {
+			s.paint(r, 1)
+		}
+		v.send(noLimit, s.view(tt.size.Bounds()))
+		if n := len(tt.areas); !v.exact(s) || v.fills != n || v.bytes != 23+5+2+11*n {
+			t.Errorf("%v: got %d fills in %d bytes, exact %v; want %d", tt.areas, v.fills, v.bytes, v.exact(s), n)
+		}
+	}
+}
+
+// Views that were captured one after the other may show the same place differently: the last one counts.
+func TestOverlappingViews(t *testing.T) {
+	t.Parallel()
+	size := media.Size{Width: 400, Height: 300}
+	for _, codecs := range []media.Codecs{allCodecs, media.CodecTiles} {
+		s := newScreen(size, 2)
+		s.text(size.Bounds())
+		v := newSession(t, codecs, size)
 		v.send(noLimit, s.view(size.Bounds()))
-		if !v.exact(s) || v.fills != 1 || v.bytes != 23+5+2+11 {
-			t.Errorf("%v of one colour: got %d fills in %d bytes, exact %v; want one", size, v.fills, v.bytes, v.exact(s))
+		before := bytes.Clone(s.pix)
+		s.scroll(size.Bounds(), 0, -20)
+		first := s.view(image.Rect(0, 0, 300, 300))
+		copy(s.pix, before) // drawn back before the second capture
+		second := s.view(image.Rect(100, 0, 400, 300))
+		s.pix = bytes.Clone(s.pix)
+		for y := range 300 { // what only the first view shows
+			copy(s.pix[y*400*4:][:100*4], first.Pix[y*300*4:])
+		}
+		for v.send(noLimit, first, second) {
+		}
+		if !v.exact(s) {
+			t.Errorf("codecs %b: the picture is not that of the last views", codecs)
 		}
 	}
 }
