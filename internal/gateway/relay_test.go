@@ -91,7 +91,7 @@ func TestRelayHalfCloses(t *testing.T) {
 					up, down := relay(gatewaySide, bufio.NewReader(strings.NewReader("")), agentNear, "head")
 					relayed <- [2]int64{up, down}
 				}()
-				first, second := halfCloser(viewer), halfCloser(agent)
+				var first, second halfCloser = viewer, agent
 				if !viewerFirst {
 					first, second = second, first
 				}
