@@ -398,14 +398,14 @@ func (c *compiler) listeners() {
 	rules := append(c.probe(HookInput), Rule{Established: true, Action: ActionAccept})
 	var targets []Target
 	for _, n := range c.enis {
-		name := "listen"
+		name := []string{"listen"}
 		var own []Rule
 		for _, p := range n.ports {
-			name += "-" + p.String()
+			name = append(name, p.String())
 			own = append(own, Rule{Traffic: &Traffic{TCP, p}, Action: ActionAccept})
 		}
 		own = append(own, Rule{Name: string(HopListener) + "::", Traffic: &Traffic{TCP, AllPorts}, Action: ActionReset}, Rule{Action: ActionAccept})
-		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(name, own)})
+		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(strings.Join(name, "-"), own)})
 	}
 	if len(targets) > 0 {
 		rules = append(rules, Rule{Action: ActionDispatch, Targets: targets})

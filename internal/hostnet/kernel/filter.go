@@ -49,7 +49,7 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("open packet filter: %w", err)
 	}
-	defer c.CloseLasting()
+	defer func() { _ = c.CloseLasting() }()
 	t := c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}) // so that there is one to delete
 	c.DelTable(t)
 	t = c.AddTable(t)
@@ -59,7 +59,7 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 		chain := &nftables.Chain{Name: rules.Chains[i].Name, Table: t}
 		if h := rules.Chains[i].Hook; h != "" {
 			chain.Type, chain.Hooknum = nftables.ChainTypeFilter, hook(h)
-			chain.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(rules.Chains[i].Priority))
+			chain.Priority = new(nftables.ChainPriority(rules.Chains[i].Priority))
 			policy := nftables.ChainPolicyAccept
 			if rules.Chains[i].Drop {
 				policy = nftables.ChainPolicyDrop
@@ -261,7 +261,7 @@ func (f filter) counters(rules vpc.Ruleset) (map[string]uint64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet filter: %w", err)
 	}
-	defer c.CloseLasting()
+	defer func() { _ = c.CloseLasting() }()
 	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	out := map[string]uint64{}
 	for i := range rules.Chains {

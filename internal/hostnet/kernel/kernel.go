@@ -96,6 +96,7 @@ type network struct {
 	cidr       netip.Prefix
 	ns         netns.NsHandle
 	route      *netlink.Handle
+	compiled   *vpc.Snapshot // to rules
 	rules      vpc.Ruleset
 	generation uint32 // of the packet filter when rules were put in force; 0: they are not
 	settled    bool   // everything was there once: what is missing now was taken away
@@ -403,14 +404,6 @@ func (d *Driver) settleLinks(n *network) (changed bool, attached error) {
 
 // settleRules replaces the VPC's table when the rules changed or somebody else touched the packet filter. foreign says the latter.
 func (d *Driver) settleRules(n *network) (foreign bool, err error) {
-	place := vpc.Place{Probe: probeAddr()}
-	for i, a := range d.cfg.Attachments {
-		place.Links = append(place.Links, vpc.Link{Name: insideName(i), Networks: a.Networks})
-	}
-	rules := d.plan.Snapshot.Compile(n.id, place)
-	if d.change != nil {
-		d.change(&rules)
-	}
 	f := filter{n.ns}
 	if n.generation != 0 {
 		now, err := f.generation()
@@ -418,16 +411,28 @@ func (d *Driver) settleRules(n *network) (foreign bool, err error) {
 			return false, err
 		}
 		foreign = now != n.generation
-		if !foreign && reflect.DeepEqual(rules, n.rules) {
-			return false, nil
+	}
+	rules := n.rules
+	if n.compiled != d.plan.Snapshot {
+		place := vpc.Place{Probe: probeAddr()}
+		for i, a := range d.cfg.Attachments {
+			place.Links = append(place.Links, vpc.Link{Name: insideName(i), Networks: a.Networks})
+		}
+		rules = d.plan.Snapshot.Compile(n.id, place)
+		if d.change != nil {
+			d.change(&rules)
 		}
 	}
-	n.generation = 0
+	if n.generation != 0 && !foreign && (n.compiled == d.plan.Snapshot || reflect.DeepEqual(rules, n.rules)) {
+		n.compiled = d.plan.Snapshot
+		return false, nil
+	}
+	n.generation, n.compiled = 0, nil
 	generation, err := f.replace(rules)
 	if err != nil {
 		return foreign, err
 	}
-	n.generation, n.rules = generation, rules
+	n.generation, n.compiled, n.rules = generation, d.plan.Snapshot, rules
 	return foreign, nil
 }
 
@@ -479,7 +484,7 @@ func (n *network) dropBridges(keep map[vpc.SubnetID][]netip.Addr) error {
 	for id := range keep {
 		names[bridgeName(id)] = true
 	}
-	links, err := n.route.LinkList()
+	links, err := whole(n.route.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

@@ -18,10 +18,8 @@ import (
 
 // Gateways of the two ends of a link. No interface has them: they are keys of permanent neighbour entries, so no address of
 // anybody is taken and nobody is asked for an Ethernet address.
-var (
-	usersGateway = net.IPv4(169, 254, 77, 1) //nolint:gochecknoglobals // a constant
-	vpcGateway   = net.IPv4(169, 254, 77, 2) //nolint:gochecknoglobals // a constant
-)
+func usersGateway() net.IP { return net.IPv4(169, 254, 77, 1) }
+func vpcGateway() net.IP   { return net.IPv4(169, 254, 77, 2) }
 
 // probeAddr is from where interfaces are checked; it is on the loopback interface of a VPC's namespace.
 func probeAddr() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 77, 3}) }
@@ -70,6 +68,24 @@ func prefixFrom(n *net.IPNet) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a, bits), true
 }
 
+// whole lists again when what is listed changed meanwhile: half a list would pass for a whole one.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 20 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return nil, err
+}
+
+func routesOf(h *netlink.Handle, l netlink.Link) ([]netlink.Route, error) {
+	return whole(func() ([]netlink.Route, error) { return h.RouteList(l, netlink.FAMILY_V4) })
+}
+
+func addrsOf(h *netlink.Handle, l netlink.Link) ([]netlink.Addr, error) {
+	return whole(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_V4) })
+}
+
 func missing(err error) bool {
 	_, ok := errors.AsType[netlink.LinkNotFoundError](err)
 	return ok
@@ -106,7 +122,8 @@ func (n *network) ensureBridge(id vpc.SubnetID, addrs []netip.Addr) (changed boo
 	l, err := n.route.LinkByName(name)
 	if missing(err) {
 		changed = true
-		if err := n.route.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, Alias: string(id)}}); err != nil && !exists(err) {
+		// Without snooping the bridge joins no multicast group, so it sends nothing by itself.
+		if err := n.route.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}, MulticastSnooping: new(false)}); err != nil && !exists(err) {
 			return false, fmt.Errorf("make bridge of %s: %w", id, err)
 		}
 		l, err = n.route.LinkByName(name)
@@ -129,7 +146,7 @@ func (n *network) ensureBridge(id vpc.SubnetID, addrs []netip.Addr) (changed boo
 
 // ensureAddrs gives a link its addresses, each a /32; exact: and takes all others.
 func (n *network) ensureAddrs(l netlink.Link, want []netip.Addr, exact bool) (changed bool, err error) {
-	have, err := n.route.AddrList(l, netlink.FAMILY_V4)
+	have, err := addrsOf(n.route, l)
 	if err != nil {
 		return false, fmt.Errorf("list addresses: %w", err)
 	}
@@ -257,12 +274,12 @@ func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHa
 	if err != nil {
 		return false, err
 	}
-	if done, err = ensureRoute(h, outer, n.cidr, vpcGateway, vpcMAC, src, metric); err != nil {
+	if done, err = ensureRoute(h, outer, n.cidr, vpcGateway(), vpcMAC, src, metric); err != nil {
 		return false, err
 	}
 	changed = changed || done
 	for _, u := range a.Networks {
-		if done, err = ensureRoute(n.route, inner, u, usersGateway, usersMAC, nil, 0); err != nil {
+		if done, err = ensureRoute(n.route, inner, u, usersGateway(), usersMAC, nil, 0); err != nil {
 			return false, err
 		}
 		changed = changed || done
@@ -281,7 +298,7 @@ func loosen(name string) error {
 
 // freeMetric is the metric of the link's route to the block, or one that no other route to it has.
 func freeMetric(h *netlink.Handle, to netip.Prefix, link int) (int, error) {
-	routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := routesOf(h, nil)
 	if err != nil {
 		return 0, fmt.Errorf("list routes: %w", err)
 	}
@@ -303,7 +320,7 @@ func freeMetric(h *netlink.Handle, to netip.Prefix, link int) (int, error) {
 
 func ensureRoute(h *netlink.Handle, l netlink.Link, to netip.Prefix, gateway net.IP, at net.HardwareAddr, src net.IP, metric int) (changed bool, err error) {
 	index := l.Attrs().Index
-	neighbours, err := h.NeighList(index, netlink.FAMILY_V4)
+	neighbours, err := whole(func() ([]netlink.Neigh, error) { return h.NeighList(index, netlink.FAMILY_V4) })
 	if err != nil {
 		return false, fmt.Errorf("list neighbours: %w", err)
 	}
@@ -315,7 +332,7 @@ func ensureRoute(h *netlink.Handle, l netlink.Link, to netip.Prefix, gateway net
 			return false, fmt.Errorf("set neighbour of %s: %w", l.Attrs().Name, err)
 		}
 	}
-	routes, err := h.RouteList(l, netlink.FAMILY_V4)
+	routes, err := routesOf(h, l)
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
@@ -333,7 +350,7 @@ func ensureRoute(h *netlink.Handle, l netlink.Link, to netip.Prefix, gateway net
 
 // overlap says whether somebody else's route or address is about addresses of the block.
 func overlap(h *netlink.Handle, owner string, block netip.Prefix) error {
-	links, err := h.LinkList()
+	links, err := whole(h.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -342,7 +359,7 @@ func overlap(h *netlink.Handle, owner string, block netip.Prefix) error {
 		ours[l.Attrs().Index] = strings.HasPrefix(l.Attrs().Alias, alias(owner))
 		name[l.Attrs().Index] = l.Attrs().Name
 	}
-	routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := routesOf(h, nil)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -351,7 +368,7 @@ func overlap(h *netlink.Handle, owner string, block netip.Prefix) error {
 			return fmt.Errorf("%s overlaps the route %s by %s: %w", block, p, name[r.LinkIndex], ErrOverlap)
 		}
 	}
-	addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := addrsOf(h, nil)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -374,7 +391,7 @@ func detachAll(namespace, owner string, id vpc.VPCID) (removed int, err error) {
 	}
 	defer ns.Close()
 	defer h.Close()
-	links, err := h.LinkList()
+	links, err := whole(h.LinkList)
 	if err != nil {
 		return 0, fmt.Errorf("list links: %w", err)
 	}

@@ -1,0 +1,140 @@
+package vpc_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"penstock.dev/penstock/internal/vpc"
+	"penstock.dev/penstock/internal/vpc/vpctest"
+)
+
+var update = flag.Bool("update", false, "write golden files")
+
+func place() vpc.Place {
+	return vpc.Place{
+		Probe: netip.MustParseAddr("169.254.77.3"),
+		Links: []vpc.Link{
+			{Name: "att0", Networks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}},
+			{Name: "att1", Networks: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}},
+		},
+	}
+}
+
+// rich is the suite's network with one of everything: a group that names a group, IPv6, a denied entry, a blackhole.
+func rich() *vpctest.Network {
+	n := vpctest.NewNetwork(77)
+	p := netip.MustParsePrefix
+	n.Group.Rules = append(n.Group.Rules,
+		vpc.SecurityGroupRule{ID: "sgr-self", Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{Group: n.Group.ID}},
+		vpc.SecurityGroupRule{ID: "sgr-six", Protocol: vpc.TCP, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: p("::/0")}},
+		vpc.SecurityGroupRule{ID: "sgr-ping", Protocol: vpc.ICMP, Ports: vpc.PortRange{From: 8, To: -1}, Peer: vpc.Peer{CIDR: p("192.168.0.0/16")}},
+		vpc.SecurityGroupRule{ID: "sgr-out", Egress: true, Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: p("0.0.0.0/0")}},
+	)
+	n.ACL.Entries = append(n.ACL.Entries, vpc.NetworkACLEntry{Number: 7, Protocol: vpc.TCP, CIDR: p("192.168.9.0/24"), Ports: vpc.PortRange{From: 0, To: 65535}})
+	n.Table.Routes = []vpc.Route{{CIDR: p("192.168.9.0/24"), Interface: "eni-dead"}, {CIDR: p("0.0.0.0/0"), Gateway: n.VPC.Gateway}}
+	return n
+}
+
+func TestCompileGolden(t *testing.T) {
+	t.Parallel()
+	n := rich()
+	got := vpctest.PlanOf(n).Snapshot.Compile(n.VPC.ID, place()).String()
+	path := filepath.Join("testdata", "compiled.txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("ruleset (-want +got; -update writes it):\n%s", diff)
+	}
+}
+
+func TestCompileIsStableAndWhole(t *testing.T) {
+	t.Parallel()
+	n := rich()
+	var first vpc.Ruleset
+	for range 20 { // snapshots are made of maps
+		r := vpctest.PlanOf(n, vpctest.NewNetwork(78)).Snapshot.Compile(n.VPC.ID, place())
+		if first.VPC == "" {
+			first = r
+		}
+		if diff := cmp.Diff(first, r, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Fatalf("two compilations of equal rules differ:\n%s", diff)
+		}
+	}
+	chains, sets := map[string]bool{}, map[string]bool{"": true}
+	for _, c := range first.Chains {
+		if chains[c.Name] {
+			t.Errorf("chain %s is there twice", c.Name)
+		}
+		chains[c.Name] = true
+	}
+	for _, s := range first.Sets {
+		sets[s.Name] = true
+	}
+	for _, c := range first.Chains {
+		for _, r := range c.Rules {
+			to := []string{r.Chain}
+			for _, target := range r.Targets {
+				to = append(to, target.Chain)
+			}
+			for _, name := range to {
+				if name != "" && !chains[name] {
+					t.Errorf("%s leads to %s, which is not there", c.Name, name)
+				}
+			}
+			if !sets[r.SrcSet] || !sets[r.DstSet] {
+				t.Errorf("%s uses a set that is not there: %+v", c.Name, r)
+			}
+			if strings.Contains(r.Name, "sgr-six") {
+				t.Error("an IPv6 rule was compiled for IPv4 packets")
+			}
+		}
+	}
+}
+
+// TestEveryHopHasARule compares the names: what Explain says of a flow is in the ruleset.
+func TestEveryHopHasARule(t *testing.T) {
+	t.Parallel()
+	n := rich()
+	s := vpctest.PlanOf(n).Snapshot
+	names := map[string]bool{}
+	for _, c := range s.Compile(n.VPC.ID, place()).Chains {
+		for _, r := range c.Rules {
+			names[r.Name] = true
+		}
+	}
+	for _, src := range []string{"192.168.0.7:50000", "192.168.9.9:50000", "172.16.0.5:999", "10.77.1.10:40000"} {
+		for _, dst := range []string{"10.77.1.10:443", "10.77.2.10:1499", "10.77.2.10:22", "10.77.1.99:443", "10.77.9.9:443"} {
+			f := vpc.Flow{VPC: n.VPC.ID, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst), Protocol: vpc.TCP}
+			if strings.HasPrefix(src, "10.77.") {
+				f.SrcVPC = n.VPC.ID
+			}
+			for _, h := range s.Explain(f).Hops {
+				inside := h.Kind == vpc.HopDeviceRoute && f.SrcVPC != "" && h.Allow // no rule: the packet starts here
+				ports := h.Kind == vpc.HopListener && strings.HasPrefix(h.Resource, "eni-")
+				if !names[h.Identity()] && !inside && !ports {
+					t.Errorf("%s to %s: no rule is named %q", src, dst, h.Identity())
+				}
+			}
+		}
+	}
+}
+
+func TestCompileUnknownVPC(t *testing.T) {
+	t.Parallel()
+	if r := vpctest.PlanOf(rich()).Snapshot.Compile("vpc-unknown", place()); len(r.Chains)+len(r.Sets) != 0 || r.VPC != "vpc-unknown" {
+		t.Errorf("ruleset = %v", r)
+	}
+}
