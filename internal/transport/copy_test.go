@@ -1,0 +1,237 @@
+package transport_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"penstock.dev/penstock/internal/encode"
+	"penstock.dev/penstock/internal/media"
+	"penstock.dev/penstock/internal/wire/channel"
+	"penstock.dev/penstock/internal/x11"
+)
+
+// follower is an encoder and the viewer behind it.
+type follower struct {
+	enc    *encode.Tiles
+	dec    *encode.Decoder
+	seq    uint32
+	bytes  int
+	copies int
+}
+
+func follow(t testing.TB, codecs media.Codecs, size media.Size) *follower {
+	t.Helper()
+	enc, err := encode.NewTiles(codecs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enc.Begin(size)
+	return &follower{enc: enc, dec: newDecoder(t)}
+}
+
+// take encodes and draws the views and requires that the picture shows them exactly.
+func (f *follower) take(t testing.TB, views []media.View) {
+	t.Helper()
+	for i := 0; ; i++ {
+		p, err := f.enc.Encode(views, 0, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p == nil {
+			break
+		}
+		f.seq++
+		h := channel.UpdateHeader{Seq: f.seq, Epoch: p.Epoch, Width: uint16(p.Size.Width), Height: uint16(p.Size.Height)}
+		if p.NewEpoch {
+			h.Flags = channel.UpdateNewEpoch
+		}
+		b := channel.AppendUpdateHeader(nil, &h, uint8(len(p.Sections)))
+		for _, s := range p.Sections {
+			if s.Kind == media.SectionTiles {
+				b = channel.AppendTiles(b, s.RawLength, s.Body)
+			} else {
+				b = channel.AppendSection(b, channel.SectionKind(s.Kind), s.Body)
+			}
+			if s.Kind == media.SectionCopy {
+				f.copies++
+			}
+		}
+		if _, err := f.dec.Apply(b); err != nil {
+			t.Fatal(err)
+		}
+		f.bytes += len(b)
+		if !p.More {
+			break
+		}
+		views = nil
+	}
+	for _, v := range views {
+		if !f.shows(&v) {
+			t.Fatalf("update %d: the picture differs from the screen in %v", f.seq, v.Rect)
+		}
+	}
+}
+
+func (f *follower) shows(v *media.View) bool {
+	for y := v.Rect.Min.Y; y < v.Rect.Max.Y; y++ {
+		for x := v.Rect.Min.X; x < v.Rect.Max.X; x++ {
+			was := f.dec.Picture[(y*f.dec.Width+x)*4:]
+			now := v.Pix[((y-v.Rect.Min.Y)*v.Rect.Dx()+x-v.Rect.Min.X)*4:]
+			if was[0] != now[2] || was[1] != now[1] || was[2] != now[0] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Real applications scroll and move: every update is exact, and copies make them smaller.
+func TestCopiesOfRealApplications(t *testing.T) {
+	t.Parallel()
+	text := &strings.Builder{}
+	for i := range 3000 {
+		fmt.Fprintf(text, "%s%d: func f%x(value int) (%d, error) { return value * %d }\n",
+			strings.Repeat("\t", i%4), i, i*7919%65536, i*i%97, i*31%1009)
+	}
+	for _, tt := range []struct {
+		name  string
+		needs []string
+		// run draws for a while, with text from file, and returns what tells that it has ended.
+		run func(t *testing.T, r *desk, file string) (ended func() bool)
+	}{
+		{"xterm seq", []string{"xterm"}, func(t *testing.T, r *desk, _ string) func() bool {
+			return r.terminal(t, "100x40+0+0", `seq 1 20000`)
+		}},
+		{"xterm lines", []string{"xterm"}, func(t *testing.T, r *desk, file string) func() bool {
+			return r.terminal(t, "100x40+0+0", `head -200 '`+file+`' | while read -r line; do echo "$line"; sleep 0.005; done`)
+		}},
+		{"mousepad", []string{"mousepad", "xdotool"}, func(t *testing.T, r *desk, file string) func() bool {
+			r.start(t, "mousepad", "--disable-server", file)
+			return r.script(t, `xdotool search --sync --onlyvisible --class mousepad windowmove 20 20 windowsize 800 600 mousemove 400 400 sleep 0.5
+				for i in $(seq 40); do xdotool click 5 sleep 0.03; done`)
+		}},
+		{"window dragged", []string{"xterm", "xdotool"}, func(t *testing.T, r *desk, file string) func() bool {
+			r.terminal(t, "140x55+0+0", `head -100 '`+file+`'`)
+			r.start(t, "xterm", "-title", "dragged", "-fa", "DejaVu Sans Mono", "-fs", "9", "-bg", "black", "-fg", "white", "-geometry", "60x20+10+10", "-e", "sh", "-c", "head -60 '"+file+"'; sleep 1000")
+			return r.script(t, `id=$(xdotool search --sync --onlyvisible --name '^dragged$' | tail -1); xdotool windowraise $id sleep 0.5
+				for i in $(seq 40); do xdotool windowmove $id $((10 + 11 * i)) $((10 + 5 * i)) sleep 0.02; done`)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, name := range append(tt.needs, "Xvfb") {
+				if _, err := exec.LookPath(name); err != nil {
+					t.Skipf("needs %s", name)
+				}
+			}
+			r := newDesk(t)
+			file := filepath.Join(r.home, "text")
+			if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			size := r.screen.Size()
+			with := follow(t, media.CodecTiles|media.CodecCopy|media.CodecFill, size)
+			without := follow(t, media.CodecTiles, size)
+			ended := tt.run(t, r, file)
+			var region media.Region
+			region.Add(size.Bounds())
+			end := time.Now().Add(3 * patience)
+			for quiet := false; !quiet; {
+				if time.Now().After(end) {
+					t.Fatal("waited too long for the end of the drawing")
+				}
+				over := ended()
+				select {
+				case <-r.screen.Damaged():
+					if err := r.screen.TakeDamage(&region); err != nil {
+						t.Fatal(err)
+					}
+				case <-time.After(300 * time.Millisecond):
+					quiet = over
+				}
+				if quiet {
+					region.Add(size.Bounds()) // what no damage told of
+				}
+				views, err := r.screen.Capture(&region, size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if quiet && (!with.shows(&views[0]) || !without.shows(&views[0])) {
+					t.Error("the picture differs from the screen at rest")
+				}
+				region.Reset()
+				with.take(t, views)
+				without.take(t, views)
+			}
+			if with.seq < 3 {
+				t.Fatalf("got %d updates", with.seq)
+			}
+			t.Logf("%d updates: %d bytes each with copies (in %d of them), %d without: %.1f times fewer", with.seq,
+				with.bytes/int(with.seq), with.copies, without.bytes/int(with.seq), float64(without.bytes)/float64(with.bytes))
+			if tt.name == "xterm seq" {
+				return // most updates show other lines altogether
+			}
+			if with.copies == 0 || with.bytes >= without.bytes {
+				t.Errorf("copies in %d updates: got %d bytes, and %d without copies", with.copies, with.bytes, without.bytes)
+			}
+		})
+	}
+}
+
+// desk is a screen with programs on it.
+type desk struct {
+	rig
+	scripts int
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	r := &desk{rig: rig{home: t.TempDir()}}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	var err error
+	if r.server, err = x11.StartServer(t.Context(), x11.ServerOptions{Dir: r.home, MaxSize: media.Size{Width: 1280, Height: 800}, Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if r.screen, err = r.server.OpenScreen(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.screen.Close)
+	return r
+}
+
+// terminal runs a command in xterm and tells when it has ended.
+func (r *desk) terminal(t *testing.T, geometry, command string) func() bool {
+	t.Helper()
+	mark, ended := r.mark()
+	r.start(t, "xterm", "-geometry", geometry, "-fa", "DejaVu Sans Mono", "-fs", "9", "-bg", "white", "-fg", "black", "-e", "sh", "-c", command+"; touch '"+mark+"'; sleep 1000")
+	return ended
+}
+
+// script runs a command beside the programs and tells when it has ended.
+func (r *desk) script(t *testing.T, command string) func() bool {
+	t.Helper()
+	mark, ended := r.mark()
+	r.start(t, "sh", "-c", command+"\ntouch '"+mark+"'")
+	return ended
+}
+
+func (r *desk) mark() (string, func() bool) {
+	r.scripts++
+	mark := filepath.Join(r.home, "done"+strconv.Itoa(r.scripts))
+	return mark, func() bool {
+		_, err := os.Stat(mark)
+		return err == nil
+	}
+}
