@@ -597,3 +597,108 @@ func TestNamesFit(t *testing.T) {
 		t.Errorf("one directory has two owners: %s", fmt.Sprint(a, b))
 	}
 }
+
+// TestHalfOpenFlood has thousands of handshakes that cannot finish, because answers are dropped.
+func TestHalfOpenFlood(t *testing.T) {
+	l := newLane(t, Config{})
+	all := l.n.ACL.Entries
+	l.n.ACL.Entries = all[:1] // outbound is empty
+	l.apply()
+	to := &unix.SockaddrInet4{Addr: l.n.Interfaces[0].Addr.As4(), Port: 443}
+	if err := inside(l.u.ns, func() error {
+		for range 8000 {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+				return errors.Join(err, unix.Close(fd))
+			}
+			if err := unix.Close(fd); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l.n.ACL.Entries = all
+	l.apply()
+	l.flows(l.connects(anyPort(officeAddr), 0, 443))
+	if err := l.d.Check(t.Context(), l.n.Interfaces[0].ID); err != nil {
+		t.Errorf("check: %v", err)
+	}
+	if s := l.d.Stats(); s.Open != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
+// TestCloseWhileEverythingRuns closes the driver under applies, checks and connections.
+func TestCloseWhileEverythingRuns(t *testing.T) {
+	for range 5 {
+		l := newLane(t, Config{HealEvery: time.Millisecond})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		var work sync.WaitGroup
+		loop := func(f func(k int) error) {
+			work.Go(func() {
+				for k := 0; ctx.Err() == nil; k++ {
+					if err := f(k); errors.Is(err, net.ErrClosed) || errors.Is(err, vpc.ErrUnknownInterface) {
+						return
+					}
+				}
+			})
+		}
+		loop(func(k int) error {
+			m := *l.n
+			m.Interfaces = l.n.Interfaces[:1+k%2]
+			return l.d.Apply(ctx, vpctest.PlanOf(&m))
+		})
+		loop(func(int) error { return l.d.Check(ctx, l.n.Interfaces[0].ID) })
+		loop(func(int) error {
+			if _, err := l.d.Counters(l.n.VPC.ID); err != nil && l.d.isClosed() {
+				return net.ErrClosed
+			}
+			return nil
+		})
+		loop(func(int) error {
+			c, err := l.d.Accept(ctx)
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		})
+		for range 20 {
+			if c, err := l.u.dial(ctx, l.d, anyPort(officeAddr), l.n.VPC.ID, l.n.At(0, 443), time.Second); err == nil {
+				_ = c.Close() // that it came about is all
+			}
+		}
+		if err := l.d.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		work.Wait()
+		if ctx.Err() != nil {
+			t.Fatal("something did not end with its driver")
+		}
+		nothingLeft(t, l.d, l.u)
+	}
+}
+
+// TestUsersNamespaceComesBack takes the users' namespace away and makes it again.
+func TestUsersNamespaceComesBack(t *testing.T) {
+	l := newLane(t, Config{HealEvery: 10 * time.Millisecond})
+	id := l.n.Interfaces[0].ID
+	if err := removeName(l.u.name); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "error of the interface", func() bool { return l.d.Check(t.Context(), id) != nil })
+	again, err := makeNamespace(l.u.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.u.ns.Close() // with it the old namespace goes, and the link's end in it
+	l.u.ns = again
+	await(t, "the attachment", func() bool { return l.d.Check(t.Context(), id) == nil })
+	l.flows(l.connects(anyPort(officeAddr), 0, 443))
+	l.silent(anyPort(guestAddr), 0, 443)
+}
