@@ -495,3 +495,47 @@ func BenchmarkAnswersOverUDP(b *testing.B) {
 		b.Error(err)
 	}
 }
+
+// TestConnectionsAreBounded: so many TCP connections stay open; one more is closed at once, and served when another has gone.
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	n := twoVPCs()
+	on := run(t, server(n), "127.0.0.1:0")
+	var conns []*dns.Conn
+	for range maxConns {
+		c, err := dns.DialTimeout("tcp", on.Addr(), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		conns = append(conns, c)
+	}
+	ask := func(c *dns.Conn) error {
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if err := c.WriteMsg(new(dns.Msg).SetQuestion("vpce-1."+apex+".", dns.TypeA)); err != nil {
+			return err
+		}
+		_, err := c.ReadMsg()
+		return err
+	}
+	if err := ask(conns[maxConns-1]); err != nil {
+		t.Fatalf("the last that fits: %v", err)
+	}
+	more := func() error {
+		c, err := dns.DialTimeout("tcp", on.Addr(), 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		return ask(c)
+	}
+	if more() == nil {
+		t.Error("one more is served")
+	}
+	_ = conns[0].Close()
+	for deadline := time.Now().Add(10 * time.Second); more() != nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("there is no room after one has gone")
+		}
+	}
+}
