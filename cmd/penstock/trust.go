@@ -50,8 +50,13 @@ func trustCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(data); *uninstall && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no %s: --uninstall needs the root certificate that was installed", data)
+	if _, err := os.Stat(filepath.Join(data, "ca")); errors.Is(err, fs.ErrNotExist) {
+		switch user := os.Getenv("SUDO_USER"); {
+		case *uninstall:
+			return fmt.Errorf("there is no certificate authority in %s: --uninstall needs the root certificate that was installed", data)
+		case os.Geteuid() == 0 && user != "" && user != "root":
+			return errors.New("there is no certificate authority yet; run penstock trust once without sudo, so that it is not root's")
+		}
 	}
 	ca, err := openAuthority(data)
 	if err != nil {

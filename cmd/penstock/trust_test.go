@@ -123,12 +123,18 @@ func TestExplainTrust(t *testing.T) {
 func TestTrustArguments(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "nothing")
+	if err := trustCommand(context.Background(), []string{"--data-dir", dir, "--print"}); err != nil {
+		t.Errorf("the first use: %v", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{{"--print", "--install"}, {"extra"}, {"--uninstall", "--data-dir", dir}} {
 		if err := trustCommand(context.Background(), args); err == nil {
 			t.Errorf("trust %v: got no error", args)
 		}
 	}
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("--uninstall made a data directory")
+		t.Error("--uninstall made an authority")
 	}
 }
