@@ -375,12 +375,13 @@ func TestForwarding(t *testing.T) {
 func TestLoop(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
-	var s *Server
+	var here atomic.Pointer[Server]
 	there := upstream(t, func(w dns.ResponseWriter, m *dns.Msg) { // forwards to us what we forward to it
 		asked.Add(1)
-		_ = w.WriteMsg(s.Answer(context.Background(), m, netip.MustParseAddr("10.0.0.2"), false))
+		_ = w.WriteMsg(here.Load().Answer(context.Background(), m, netip.MustParseAddr("10.0.0.2"), false))
 	})
-	s = server(twoVPCs(), there)
+	s := server(twoVPCs(), there)
+	here.Store(s)
 	r := s.Answer(t.Context(), new(dns.Msg).SetQuestion("example.com.", dns.TypeA), netip.MustParseAddr("10.0.0.1"), false)
 	if show(r) != "SERVFAIL" {
 		t.Errorf("got %s, want SERVFAIL", show(r))
