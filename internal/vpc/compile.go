@@ -63,6 +63,7 @@ type Rule struct {
 	InLink      string // by which the packet comes
 	OutLink     string // by which the packet leaves
 	Established bool   // it belongs to a connection that was admitted
+	Opening     bool   // it begins a TCP connection
 	Src, Dst    netip.Prefix
 	SrcSet      string // the name of a set that holds the source
 	DstSet      string
@@ -317,7 +318,6 @@ func (c *compiler) groups(egress bool) {
 	if egress {
 		base, prefix, hook = "groups-out", "group-out-", HookOutput
 	}
-	rules := append(c.probe(hook), Rule{Established: true, Action: ActionAccept})
 	var targets []Target
 	for _, n := range c.enis {
 		all := n.in
@@ -340,11 +340,7 @@ func (c *compiler) groups(egress bool) {
 		own = append(own, Rule{Name: Hop{Kind: HopSecurityGroup, Resource: first}.Identity(), Action: ActionDrop})
 		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(base+"-"+string(n.ID), own)})
 	}
-	if len(targets) > 0 {
-		rules = append(rules, Rule{Action: ActionDispatch, BySource: egress, Targets: targets})
-	}
-	rules = append(rules, Rule{Name: string(hook) + "::", Action: ActionDrop})
-	c.base(base, hook, priorityGroups, rules, true)
+	c.judge(base, hook, priorityGroups, Rule{Action: ActionDispatch, BySource: egress, Targets: targets})
 }
 
 func (c *compiler) group(name string, rules []ruleView, egress bool) string {
@@ -395,7 +391,6 @@ func (c *compiler) members(g SecurityGroupID) string {
 
 // listeners resets connections to ports on which an interface does not listen, also where another one of the VPC does.
 func (c *compiler) listeners() {
-	rules := append(c.probe(HookInput), Rule{Established: true, Action: ActionAccept})
 	var targets []Target
 	for _, n := range c.enis {
 		name := []string{"listen"}
@@ -407,10 +402,23 @@ func (c *compiler) listeners() {
 		own = append(own, Rule{Name: string(HopListener) + "::", Traffic: &Traffic{TCP, AllPorts}, Action: ActionReset}, Rule{Action: ActionAccept})
 		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(strings.Join(name, "-"), own)})
 	}
-	if len(targets) > 0 {
-		rules = append(rules, Rule{Action: ActionDispatch, Targets: targets})
+	c.judge("listeners", HookInput, priorityListeners, Rule{Action: ActionDispatch, Targets: targets})
+}
+
+// judge dispatches what begins and lets pass what goes on. A packet that opens a TCP connection is judged although its
+// addresses and ports are those of a connection that ended and is remembered still.
+func (c *compiler) judge(base string, h Hook, priority int, dispatch Rule) {
+	rules := c.probe(h)
+	if len(dispatch.Targets) > 0 {
+		opening := dispatch
+		opening.Opening = true
+		rules = append(rules, opening)
 	}
-	c.base("listeners", HookInput, priorityListeners, append(rules, Rule{Name: "input::", Action: ActionDrop}), true)
+	rules = append(rules, Rule{Established: true, Action: ActionAccept})
+	if len(dispatch.Targets) > 0 {
+		rules = append(rules, dispatch)
+	}
+	c.base(base, h, priority, append(rules, Rule{Name: string(h) + "::", Action: ActionDrop}), true)
 }
 
 // String is the ruleset as text, a rule a line.
@@ -447,6 +455,7 @@ func (r *Rule) text() string {
 	add(r.InLink != "", "in by %s", r.InLink)
 	add(r.OutLink != "", "out by %s", r.OutLink)
 	add(r.Established, "established")
+	add(r.Opening, "opening")
 	add(r.Src.IsValid(), "from %s", r.Src)
 	add(r.SrcSet != "", "from @%s", r.SrcSet)
 	add(r.Dst.IsValid(), "to %s", r.Dst)

@@ -108,6 +108,7 @@ func (l *lane) flows(a, b net.Conn) {
 }
 
 func TestGroupsDropInSilenceAndRememberConnections(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	user, served := l.connects(anyPort(officeAddr), 0, 443)
 	other, otherServed := l.connects(anyPort(officeAddr), 1, 1499)
@@ -127,6 +128,7 @@ func TestGroupsDropInSilenceAndRememberConnections(t *testing.T) {
 }
 
 func TestPermittedPortWithoutListenerIsReset(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	l.n.Group.Rules = append(l.n.Group.Rules, vpc.SecurityGroupRule{ID: "sgr-ssh", Protocol: vpc.TCP, Ports: vpc.PortRange{From: 22, To: 22}, Peer: vpc.Peer{CIDR: netip.MustParsePrefix("192.168.0.0/16")}})
 	l.apply()
@@ -136,6 +138,7 @@ func TestPermittedPortWithoutListenerIsReset(t *testing.T) {
 }
 
 func TestNetworkACLsJudgeEveryPacket(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	user, served := l.connects(anyPort(officeAddr), 0, 443)
 	l.flows(user, served)
@@ -166,6 +169,7 @@ func TestNetworkACLsJudgeEveryPacket(t *testing.T) {
 }
 
 func TestNarrowedEphemeralRange(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	l.n.ACL.Entries[1].Protocol, l.n.ACL.Entries[1].Ports = vpc.TCP, vpc.PortRange{From: 32768, To: 60999}
 	l.apply()
@@ -177,6 +181,7 @@ func TestNarrowedEphemeralRange(t *testing.T) {
 }
 
 func TestBlackholeRoute(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	user, served := l.connects(anyPort(officeAddr), 0, 443)
 	l.n.Table.Routes = []vpc.Route{{CIDR: netip.MustParsePrefix("192.168.0.0/24"), Interface: "eni-0deadbeef"}}
@@ -191,6 +196,7 @@ func TestBlackholeRoute(t *testing.T) {
 }
 
 func TestTwoZonesAreJudgedApart(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	closed := &vpc.NetworkACL{ID: "acl-closed", VPC: l.n.VPC.ID, Associations: []vpc.NetworkACLAssociation{{Subnet: l.n.Subnets[1].ID}}}
 	p := vpctest.PlanOf(l.n)
@@ -210,6 +216,7 @@ func TestTwoZonesAreJudgedApart(t *testing.T) {
 }
 
 func TestInterfacesOfOneVPCListenOnTheirOwnPorts(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	l.n.Group.Rules[0].Ports = vpc.AllPorts
 	p := vpctest.PlanOf(l.n)
@@ -238,6 +245,7 @@ func TestInterfacesOfOneVPCListenOnTheirOwnPorts(t *testing.T) {
 }
 
 func TestIPv6IsDropped(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	put := func(h *netlink.Handle, link, addr string) error {
 		at, err := h.LinkByName(link)
@@ -273,6 +281,7 @@ func TestIPv6IsDropped(t *testing.T) {
 
 // TestForeignSourcesAreDropped has a user of one network claim addresses of another, of nobody, and of the VPC itself.
 func TestForeignSourcesAreDropped(t *testing.T) {
+	t.Parallel()
 	office, guests := newUsers(t), newUsers(t)
 	claimed := netip.MustParseAddr("192.168.0.66")
 	d, _ := start(t, office, Config{Attachments: []Attachment{
@@ -356,6 +365,7 @@ func await(t *testing.T, what string, is func() bool) {
 }
 
 func TestHealsWhatOthersTookAway(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		log   string
@@ -420,6 +430,7 @@ func TestHealsWhatOthersTookAway(t *testing.T) {
 }
 
 func TestFlushedTableAdmitsNobody(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{HealEvery: time.Hour})
 	c, err := nftables.New(nftables.WithNetNSFd(int(l.d.networks[l.n.VPC.ID].ns)))
 	if err != nil {
@@ -443,6 +454,7 @@ func TestFlushedTableAdmitsNobody(t *testing.T) {
 
 // TestLeftoversOfACrash finds what a killed run leaves: a named namespace, a stale name, and links.
 func TestLeftoversOfACrash(t *testing.T) {
+	t.Parallel()
 	u := newUsers(t)
 	dir := t.TempDir()
 	o := owner(dir)
@@ -482,6 +494,7 @@ func TestLeftoversOfACrash(t *testing.T) {
 }
 
 func TestBlockInUseIsReported(t *testing.T) {
+	t.Parallel()
 	u := newUsers(t)
 	u.do(t, func(h *netlink.Handle) error {
 		if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan0"}}); err != nil {
@@ -555,6 +568,7 @@ func TestNothingIsLeaked(t *testing.T) {
 }
 
 func TestShedsWhatIsTooMuch(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{MaxWaiting: 2, MaxPerSource: 4, MaxOpen: 5})
 	for k := range 12 {
 		if _, err := l.dial(anyPort(officeAddr), k%2, uint16(1400+k), patience); err != nil && !errors.Is(err, syscall.ECONNRESET) {
@@ -600,6 +614,7 @@ func TestNamesFit(t *testing.T) {
 
 // TestHalfOpenFlood has thousands of handshakes that cannot finish, because answers are dropped.
 func TestHalfOpenFlood(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{})
 	all := l.n.ACL.Entries
 	l.n.ACL.Entries = all[:1] // outbound is empty
@@ -635,6 +650,7 @@ func TestHalfOpenFlood(t *testing.T) {
 
 // TestCloseWhileEverythingRuns closes the driver under applies, checks and connections.
 func TestCloseWhileEverythingRuns(t *testing.T) {
+	t.Parallel()
 	for range 5 {
 		l := newLane(t, Config{HealEvery: time.Millisecond})
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -686,6 +702,7 @@ func TestCloseWhileEverythingRuns(t *testing.T) {
 
 // TestUsersNamespaceComesBack takes the users' namespace away and makes it again.
 func TestUsersNamespaceComesBack(t *testing.T) {
+	t.Parallel()
 	l := newLane(t, Config{HealEvery: 10 * time.Millisecond})
 	id := l.n.Interfaces[0].ID
 	if err := removeName(l.u.name); err != nil {
@@ -701,4 +718,33 @@ func TestUsersNamespaceComesBack(t *testing.T) {
 	await(t, "the attachment", func() bool { return l.d.Check(t.Context(), id) == nil })
 	l.flows(l.connects(anyPort(officeAddr), 0, 443))
 	l.silent(anyPort(guestAddr), 0, 443)
+}
+
+// TestPortUsedAgainIsANewConnection ends a connection, takes its rule away and connects from the same port: what connection
+// tracking still remembers of the first does not admit the second.
+func TestPortUsedAgainIsANewConnection(t *testing.T) {
+	t.Parallel()
+	l := newLane(t, Config{})
+	from := netip.AddrPortFrom(officeAddr, 45678)
+	for _, serverFirst := range []bool{false, true} {
+		user, served := l.connects(from, 0, 443)
+		l.flows(user, served)
+		for _, end := range []net.Conn{user, served.Conn} {
+			if tcp, ok := end.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // so that the port is free at once
+			}
+		}
+		if serverFirst {
+			_ = errors.Join(served.Close(), user.Close()) // both ends of it are ours
+		} else {
+			_ = errors.Join(user.Close(), served.Close()) // as above
+		}
+		rules := l.n.Group.Rules
+		l.n.Group.Rules = nil
+		l.apply()
+		l.silent(from, 0, 443)
+		l.n.Group.Rules = rules
+		l.apply()
+	}
+	l.flows(l.connects(from, 0, 443))
 }

@@ -138,6 +138,13 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
 	}
+	if r.Opening { // SYN without ACK
+		es = append(es, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1})
+		equal([]byte{unix.IPPROTO_TCP})
+		es = append(es, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{flagSYN | flagACK}, Xor: []byte{0}})
+		equal([]byte{flagSYN})
+	}
 	for _, side := range []struct {
 		prefix netip.Prefix
 		set    string
@@ -191,10 +198,13 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 	return nil, fmt.Errorf("rule %q: unknown action %q", r.Name, r.Action)
 }
 
-// Offsets in the IPv4 header.
+// Offsets in the IPv4 header, and of the flags in the TCP header.
 const (
 	sourceOffset      = 12
 	destinationOffset = 16
+	flagsOffset       = 13
+	flagSYN           = 0x02
+	flagACK           = 0x10
 )
 
 func address(offset uint32) expr.Any {

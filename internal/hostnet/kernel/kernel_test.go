@@ -187,6 +187,7 @@ func nothingLeft(t testing.TB, d *Driver, u *users) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	needKernel(t)
 	vpctest.Run(t, func(t *testing.T) vpctest.Harness {
 		u := newUsers(t)
