@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/vishvananda/netlink"
 
 	"penstock.dev/penstock/internal/hostnet/kernel"
@@ -101,6 +102,33 @@ func kernelNetwork(t *testing.T) {
 		t.Errorf("after the rule came back: %q, %v", b, err)
 	}
 
+	// A network ACL remembers nothing: a denied inbound packet stalls the running session at once, until the entry goes.
+	var acls struct {
+		NetworkAcls []struct {
+			NetworkACLID string `json:"NetworkAclId"`
+		}
+	}
+	s.aws(&acls, "ec2", "describe-network-acls", "--filters", "Name=vpc-id,Values="+s.info.VPCID)
+	entry := []string{"--network-acl-id", acls.NetworkAcls[0].NetworkACLID, "--rule-number", "1", "--ingress"}
+	s.aws(nil, append([]string{"ec2", "create-network-acl-entry", "--protocol", "-1", "--rule-action", "deny", "--cidr-block", s.info.UserNetworks[0].CIDR}, entry...)...)
+	silent(t, office, net.JoinHostPort(host, "443"))
+	pong := make(chan error, 1)
+	go func() { pong <- v.ping() }()
+	select {
+	case err := <-pong:
+		t.Errorf("a packet of the session passed the network ACL that denies it (%v)", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	s.aws(nil, append([]string{"ec2", "delete-network-acl-entry"}, entry...)...)
+	select {
+	case err := <-pong: // TCP sends again what was dropped
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the stalled session did not go on")
+	}
+
 	// kill -9 leaves a namespace and a link; the next start takes them away and serves.
 	s.kill()
 	if n, links := s.left(); n != 1 || links != 1 {
@@ -123,6 +151,19 @@ func kernelNetwork(t *testing.T) {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil || len(routes) != 0 {
 		t.Errorf("after SIGTERM: routes %v, %v", routes, err)
+	}
+}
+
+// ping waits for the answer to a ping.
+func (v *viewer) ping() error {
+	if err := v.conn.Write(v.ctx, websocket.MessageBinary, []byte{0x03, 1, 2, 3, 4, 5, 6, 7, 8}); err != nil {
+		return err
+	}
+	for {
+		_, b, err := v.conn.Read(v.ctx)
+		if err != nil || b[0] == 0x04 {
+			return err
+		}
 	}
 }
 
