@@ -10,13 +10,14 @@ import (
 // Limits of the search for what moved. Nothing here decides what the viewer shows: a copy is applied to the
 // shadow as the viewer applies it, and what still differs from the screen is sent as tiles.
 const (
-	leastChanged = 4  // tiles; less is cheaper to send than to explain
-	leastExtent  = 64 // pixels of the change's longer side
-	leastVotes   = 8  // unique places that agree on a scroll
-	leastRun     = 16 // rows of a copy
-	leastUse     = 8  // rows of a copy that it changes
-	stackRows    = 8  // rows that make one place: fewer repeat in text
-	voteColumns  = 8  // columns of tiles that vote
+	leastChanged = 4   // tiles; less is cheaper to send than to explain
+	leastExtent  = 64  // pixels of the change's longer side
+	leastVotes   = 8   // unique places that agree on a scroll
+	leastRun     = 16  // rows of a copy
+	leastUse     = 8   // rows of a copy that it changes
+	stackRows    = 8   // rows that make one place: fewer repeat in text
+	voteColumns  = 8   // columns of tiles that vote
+	votePixels   = 256 // of a row, in all of them
 	maxRounds    = 3
 	maxCopies    = 64 // of an update
 	maxProbes    = 16
@@ -25,7 +26,9 @@ const (
 
 // moves is the memory of the search; none of it counts between two updates but the pause.
 type moves struct {
-	old, new []uint64 // hashes by row
+	spans    []span
+	starts   []int    // of runs, by column
+	old, new []uint64 // hashes by span and row
 	votes    []int32  // by vertical distance
 	table    []place
 	turn     uint32
@@ -38,6 +41,9 @@ type moves struct {
 	// rarer: after each failure it is left out twice as often.
 	pause, skip int
 }
+
+// span is a range of x.
+type span struct{ from, to int }
 
 // place is where a hash stands in the old and in the new picture: a row, nowhere or several.
 type place struct {
@@ -102,7 +108,6 @@ func (t *Tiles) vote(f *frame, source image.Rectangle) int {
 		return 0
 	}
 	height := t.size.Height
-	m.old, m.new = cleared(m.old, height), cleared(m.new, height)
 	m.votes = cleared(m.votes, 2*height)
 	if want := 1 << bits.Len(uint(4*height)); len(m.table) != want {
 		m.table = cleared(m.table, want)
@@ -116,14 +121,33 @@ func (t *Tiles) vote(f *frame, source image.Rectangle) int {
 		}
 	}
 	step := (columns + voteColumns - 1) / voteColumns
+	m.spans = m.spans[:0]
 	at := 0
 	for c := grid.Min.X; c < grid.Max.X; c++ {
-		if !t.changedColumn(f, c, grid) {
-			continue
+		if t.changedColumn(f, c, grid) {
+			if at++; at%step == 0 {
+				m.spans = append(m.spans, span{max(c*tileSize, f.cut.Min.X), min((c+1)*tileSize, f.cut.Max.X)})
+			}
 		}
-		if at++; at%step == 0 {
-			t.voteColumn(f, source, max(c*tileSize, f.cut.Min.X), min((c+1)*tileSize, f.cut.Max.X))
+	}
+	for i := range m.spans { // a part of each column tells enough when there are many
+		m.spans[i].to = min(m.spans[i].to, m.spans[i].from+votePixels/len(m.spans))
+	}
+	// Memory is read row by row: going down a column takes several times as long.
+	rows, newRows := source.Dy(), f.box.Dy()
+	m.old, m.new = sized(m.old, rows*len(m.spans)), sized(m.new, newRows*len(m.spans))
+	for y := range rows {
+		for i, s := range m.spans {
+			m.old[i*rows+y] = hash(t.line(s.from, s.to, source.Min.Y+y))
 		}
+	}
+	for y := range newRows {
+		for i, s := range m.spans {
+			m.new[i*newRows+y] = hash(f.row(s.from, s.to, f.box.Min.Y+y))
+		}
+	}
+	for i := range m.spans {
+		m.voteColumn(m.old[i*rows:][:rows], m.new[i*newRows:][:newRows], source.Min.Y, f.box.Min.Y, height)
 	}
 	best, most := 0, int32(leastVotes-1)
 	for i, n := range m.votes {
@@ -132,6 +156,14 @@ func (t *Tiles) vote(f *frame, source image.Rectangle) int {
 		}
 	}
 	return best
+}
+
+// sized is a slice of n values, whichever they are, that reuses s where it can.
+func sized(s []uint64, n int) []uint64 {
+	if cap(s) < n {
+		return make([]uint64, n)
+	}
+	return s[:n]
 }
 
 func (t *Tiles) changedColumn(f *frame, column int, grid image.Rectangle) bool {
@@ -143,15 +175,8 @@ func (t *Tiles) changedColumn(f *frame, column int, grid image.Rectangle) bool {
 	return false
 }
 
-func (t *Tiles) voteColumn(f *frame, source image.Rectangle, x0, x1 int) {
-	m := &t.moves
-	old, now := m.old[:source.Dy()], m.new[:f.box.Dy()]
-	for i := range old {
-		old[i] = hash(t.line(x0, x1, source.Min.Y+i))
-	}
-	for i := range now {
-		now[i] = hash(f.row(x0, x1, f.box.Min.Y+i))
-	}
+// voteColumn counts the distances of one column; the hashes are of rows from oldTop and newTop on.
+func (m *moves) voteColumn(old, now []uint64, oldTop, newTop, height int) {
 	old, now = stack(old), stack(now)
 	if m.turn++; m.turn == 0 {
 		clear(m.table)
@@ -159,15 +184,15 @@ func (t *Tiles) voteColumn(f *frame, source image.Rectangle, x0, x1 int) {
 	}
 	for i, h := range old {
 		p := m.at(h)
-		p.old = one(p.old, source.Min.Y+i)
+		p.old = one(p.old, oldTop+i)
 	}
 	for i, h := range now {
 		p := m.at(h)
-		p.new = one(p.new, f.box.Min.Y+i)
+		p.new = one(p.new, newTop+i)
 	}
 	for i, h := range now {
 		if p := m.at(h); p.old >= 0 && p.new >= 0 && p.old != p.new {
-			m.votes[f.box.Min.Y+i-int(p.old)+t.size.Height]++
+			m.votes[newTop+i-int(p.old)+height]++
 		}
 	}
 }
@@ -239,18 +264,30 @@ func (t *Tiles) explain(f *frame, by image.Point) bool {
 	// A pixel moves to where the frame shows it from where the viewer has it.
 	area := f.box.Intersect(t.size.Bounds().Add(by))
 	grid := tilesOf(area)
+	starts := t.moves.starts[:0]
 	for c := grid.Min.X; c < grid.Max.X; c++ {
-		if !t.changedColumn(f, c, grid) {
+		start := area.Max.Y // no run
+		if t.changedColumn(f, c, grid) {
+			start = area.Min.Y
+		}
+		starts = append(starts, start)
+	}
+	t.moves.starts = starts
+	for y := area.Min.Y; y <= area.Max.Y; y++ {
+		last := y == area.Max.Y
+		if !last && equal(t.line(area.Min.X-by.X, area.Max.X-by.X, y-by.Y), f.row(area.Min.X, area.Max.X, y)) {
 			continue
 		}
-		x0, x1 := max(c*tileSize, area.Min.X), min((c+1)*tileSize, area.Max.X)
-		start := area.Min.Y
-		for y := area.Min.Y; y <= area.Max.Y; y++ {
-			if y < area.Max.Y && equal(t.line(x0-by.X, x1-by.X, y-by.Y), f.row(x0, x1, y)) {
+		for i, start := range starts {
+			if start == area.Max.Y {
 				continue
 			}
-			t.addRun(f, from, by, image.Rect(x0, start, x1, y))
-			start = y + 1
+			c := grid.Min.X + i
+			x0, x1 := max(c*tileSize, area.Min.X), min((c+1)*tileSize, area.Max.X)
+			if last || !equal(t.line(x0-by.X, x1-by.X, y-by.Y), f.row(x0, x1, y)) {
+				t.addRun(f, from, by, image.Rect(x0, start, x1, y))
+				starts[i] = y + 1
+			}
 		}
 	}
 	if len(t.copies) == from {
@@ -258,15 +295,18 @@ func (t *Tiles) explain(f *frame, by image.Point) bool {
 	}
 	found := t.copies[from:]
 	for i := range found {
-		t.widen(f, by, &found[i])
+		t.widen(f, by, found, i)
 	}
-	order(found)
+	ordered := order(found)
 	for _, c := range found {
 		t.move(c)
-		grid := tilesOf(destination(c))
+		rect := destination(c)
+		grid := tilesOf(rect)
 		for row := grid.Min.Y; row < grid.Max.Y; row++ {
 			for column := grid.Min.X; column < grid.Max.X; column++ {
-				f.changed[row*t.columns+column] = true // until mark has looked
+				i := row*t.columns + column
+				// A tile that one copy covers is as the comparisons above have found it; mark looks at the others.
+				f.changed[i] = !ordered || !t.tile(i).Intersect(f.cut).In(rect)
 			}
 		}
 	}
@@ -309,11 +349,24 @@ func (t *Tiles) useful(f *frame, rect image.Rectangle) bool {
 	return false
 }
 
-// widen makes a copy wider by what moved along in the columns of tiles beside it.
-func (t *Tiles) widen(f *frame, by image.Point, c *channel.Copy) {
+// widen makes a copy wider by what moved along in the columns of tiles beside it, up to the next copy: if they
+// overlapped, no order of them would do.
+func (t *Tiles) widen(f *frame, by image.Point, found []channel.Copy, at int) {
 	area := f.cut.Intersect(t.size.Bounds().Add(by))
+	c := &found[at]
 	rect := destination(*c)
 	left, right := min(tileSize, rect.Min.X-area.Min.X), min(tileSize, area.Max.X-rect.Max.X)
+	for i := range found {
+		other := destination(found[i])
+		if i == at || other.Min.Y >= rect.Max.Y || other.Max.Y <= rect.Min.Y {
+			continue
+		}
+		if other.Max.X <= rect.Min.X {
+			left = min(left, rect.Min.X-other.Max.X)
+		} else if other.Min.X >= rect.Max.X {
+			right = min(right, other.Min.X-rect.Max.X)
+		}
+	}
 	for y := rect.Min.Y; y < rect.Max.Y && left+right > 0; y++ {
 		was := t.line(rect.Min.X-left-by.X, rect.Max.X+right-by.X, y-by.Y)
 		now := f.row(rect.Min.X-left, rect.Max.X+right, y)
@@ -321,10 +374,10 @@ func (t *Tiles) widen(f *frame, by image.Point, c *channel.Copy) {
 		for n < left && was[left-1-n] == now[left-1-n]&rgb {
 			n++
 		}
-		at := left + rect.Dx()
+		end := left + rect.Dx()
 		left = n
 		n = 0
-		for n < right && was[at+n] == now[at+n]&rgb {
+		for n < right && was[end+n] == now[end+n]&rgb {
 			n++
 		}
 		right = n
@@ -342,20 +395,23 @@ func origin(c channel.Copy) image.Rectangle {
 	return image.Rect(int(c.SrcX), int(c.SrcY), int(c.SrcX)+int(c.Width), int(c.SrcY)+int(c.Height))
 }
 
-// order puts copies so that, where that can be, none overwrites what a later one reads.
-func order(copies []channel.Copy) {
+// order puts copies so that none overwrites what a later one reads, and reports whether that could be.
+func order(copies []channel.Copy) bool {
+	ordered := true
 	for i := range copies {
-		for j := i; j < len(copies); j++ {
-			free := true
+		free := false
+		for j := i; j < len(copies) && !free; j++ {
+			free = true
 			for k := i; k < len(copies) && free; k++ {
 				free = k == j || !destination(copies[j]).Overlaps(origin(copies[k]))
 			}
 			if free {
 				copies[i], copies[j] = copies[j], copies[i]
-				break
 			}
 		}
+		ordered = ordered && free
 	}
+	return ordered
 }
 
 // move applies a copy to the shadow. Dirty tiles are those in which the viewer's picture differs from it, so

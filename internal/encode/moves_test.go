@@ -182,6 +182,10 @@ func TestMovesAreFound(t *testing.T) {
 			s.scroll(page, 0, 120)
 			s.text(image.Rect(150, 380, 950, 384))
 		}, 0.35},
+		{"with a first column that ends earlier", func(s *screen) {
+			s.scroll(image.Rect(3, 3, 903, 783), 0, -15)
+			s.text(image.Rect(5, 740, 15, 750))
+		}, 0.15},
 		{"beside a bar that differs", func(s *screen) {
 			s.scroll(page, 0, -26)
 			s.text(image.Rect(935, 70, 950, 730))

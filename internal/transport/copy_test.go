@@ -6,10 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"penstock.dev/penstock/internal/encode"
 	"penstock.dev/penstock/internal/media"
@@ -24,6 +27,7 @@ type follower struct {
 	seq    uint32
 	bytes  int
 	copies int
+	cpu    time.Duration // of the encoder, when its goroutine keeps its thread
 }
 
 func follow(t testing.TB, codecs media.Codecs, size media.Size) *follower {
@@ -40,10 +44,12 @@ func follow(t testing.TB, codecs media.Codecs, size media.Size) *follower {
 func (f *follower) take(t testing.TB, views []media.View) {
 	t.Helper()
 	for i := 0; ; i++ {
+		before := threadTime(t)
 		p, err := f.enc.Encode(views, 0, 1<<30)
 		if err != nil {
 			t.Fatal(err)
 		}
+		f.cpu += threadTime(t) - before
 		if p == nil {
 			break
 		}
@@ -79,6 +85,15 @@ func (f *follower) take(t testing.TB, views []media.View) {
 	}
 }
 
+func threadTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func (f *follower) shows(v *media.View) bool {
 	for y := v.Rect.Min.Y; y < v.Rect.Max.Y; y++ {
 		for x := v.Rect.Min.X; x < v.Rect.Max.X; x++ {
@@ -92,90 +107,118 @@ func (f *follower) shows(v *media.View) bool {
 	return true
 }
 
-// Real applications scroll and move: every update is exact, and copies make them smaller.
-func TestCopiesOfRealApplications(t *testing.T) {
-	t.Parallel()
+// drawing is what an application does on the screen for a while. run starts it, with text from file, and
+// returns what tells that all is drawn.
+type drawing struct {
+	name  string
+	needs []string
+	run   func(t testing.TB, r *desk, file string) (ended func() bool)
+}
+
+func drawings() []drawing {
+	return []drawing{
+		{"xterm seq", []string{"xterm"}, func(t testing.TB, r *desk, _ string) func() bool {
+			return r.terminal(t, `seq 1 20000`)
+		}},
+		{"xterm lines", []string{"xterm"}, func(t testing.TB, r *desk, file string) func() bool {
+			return r.terminal(t, `head -80 '`+file+`'; `+r.begin()+`; tail -150 '`+file+`' | while read -r line; do echo "$line"; sleep 0.01; done`)
+		}},
+		{"mousepad", []string{"mousepad", "xdotool"}, func(t testing.TB, r *desk, file string) func() bool {
+			r.start(t, "mousepad", "--disable-server", file)
+			return r.script(t, fmt.Sprintf(`xdotool search --sync --onlyvisible --class mousepad windowmove 0 0 windowsize %d %d mousemove 400 400
+				`+r.begin()+`; for i in $(seq 40); do xdotool click 5 sleep 0.03; done`, r.size.Width, r.size.Height))
+		}},
+		{"window dragged", []string{"xterm", "xdotool"}, func(t testing.TB, r *desk, file string) func() bool {
+			r.terminal(t, `head -100 '`+file+`'`)
+			r.start(t, "xterm", "-title", "dragged", "-fa", "DejaVu Sans Mono", "-fs", "9", "-bg", "black", "-fg", "white",
+				"-geometry", "60x20+10+10", "-e", "sh", "-c", "head -60 '"+file+"'; sleep 1000")
+			return r.script(t, `id=$(xdotool search --sync --onlyvisible --name '^dragged$' | tail -1); xdotool windowraise $id
+				`+r.begin()+`; for i in $(seq 40); do xdotool windowmove $id $((10 + 11 * i)) $((10 + 5 * i)) sleep 0.03; done`)
+		}},
+	}
+}
+
+// watch runs the drawing on a screen of that size with an encoder that copies and one that does not, and
+// requires that every update is exact. It counts from when the drawing has begun.
+func watch(t testing.TB, d drawing, size media.Size) (with, without *follower) {
+	t.Helper()
+	for _, name := range append(d.needs, "Xvfb") {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("needs %s", name)
+		}
+	}
 	text := &strings.Builder{}
 	for i := range 3000 {
 		fmt.Fprintf(text, "%s%d: func f%x(value int) (%d, error) { return value * %d }\n",
 			strings.Repeat("\t", i%4), i, i*7919%65536, i*i%97, i*31%1009)
 	}
-	for _, tt := range []struct {
-		name  string
-		needs []string
-		// run draws for a while, with text from file, and returns what tells that it has ended.
-		run func(t *testing.T, r *desk, file string) (ended func() bool)
-	}{
-		{"xterm seq", []string{"xterm"}, func(t *testing.T, r *desk, _ string) func() bool {
-			return r.terminal(t, "100x40+0+0", `seq 1 20000`)
-		}},
-		{"xterm lines", []string{"xterm"}, func(t *testing.T, r *desk, file string) func() bool {
-			return r.terminal(t, "100x40+0+0", `head -200 '`+file+`' | while read -r line; do echo "$line"; sleep 0.005; done`)
-		}},
-		{"mousepad", []string{"mousepad", "xdotool"}, func(t *testing.T, r *desk, file string) func() bool {
-			r.start(t, "mousepad", "--disable-server", file)
-			return r.script(t, `xdotool search --sync --onlyvisible --class mousepad windowmove 20 20 windowsize 800 600 mousemove 400 400 sleep 0.5
-				for i in $(seq 40); do xdotool click 5 sleep 0.03; done`)
-		}},
-		{"window dragged", []string{"xterm", "xdotool"}, func(t *testing.T, r *desk, file string) func() bool {
-			r.terminal(t, "140x55+0+0", `head -100 '`+file+`'`)
-			r.start(t, "xterm", "-title", "dragged", "-fa", "DejaVu Sans Mono", "-fs", "9", "-bg", "black", "-fg", "white", "-geometry", "60x20+10+10", "-e", "sh", "-c", "head -60 '"+file+"'; sleep 1000")
-			return r.script(t, `id=$(xdotool search --sync --onlyvisible --name '^dragged$' | tail -1); xdotool windowraise $id sleep 0.5
-				for i in $(seq 40); do xdotool windowmove $id $((10 + 11 * i)) $((10 + 5 * i)) sleep 0.02; done`)
-		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			for _, name := range append(tt.needs, "Xvfb") {
-				if _, err := exec.LookPath(name); err != nil {
-					t.Skipf("needs %s", name)
-				}
-			}
-			r := newDesk(t)
-			file := filepath.Join(r.home, "text")
-			if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+	r := newDesk(t, size)
+	file := filepath.Join(r.home, "text")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	with = follow(t, media.CodecTiles|media.CodecCopy|media.CodecFill, size)
+	without = follow(t, media.CodecTiles, size)
+	ended := d.run(t, r, file)
+	var region media.Region
+	region.Add(size.Bounds())
+	end := time.Now().Add(3 * patience)
+	first := uint32(0)
+	begun, turn := false, 0
+	for quiet := false; !quiet; {
+		if time.Now().After(end) {
+			t.Fatal("waited too long for the end of the drawing")
+		}
+		over := ended()
+		select {
+		case <-r.screen.Damaged():
+			if err := r.screen.TakeDamage(&region); err != nil {
 				t.Fatal(err)
 			}
-			size := r.screen.Size()
-			with := follow(t, media.CodecTiles|media.CodecCopy|media.CodecFill, size)
-			without := follow(t, media.CodecTiles, size)
-			ended := tt.run(t, r, file)
-			var region media.Region
-			region.Add(size.Bounds())
-			end := time.Now().Add(3 * patience)
-			for quiet := false; !quiet; {
-				if time.Now().After(end) {
-					t.Fatal("waited too long for the end of the drawing")
-				}
-				over := ended()
-				select {
-				case <-r.screen.Damaged():
-					if err := r.screen.TakeDamage(&region); err != nil {
-						t.Fatal(err)
-					}
-				case <-time.After(300 * time.Millisecond):
-					quiet = over
-				}
-				if quiet {
-					region.Add(size.Bounds()) // what no damage told of
-				}
-				views, err := r.screen.Capture(&region, size)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if quiet && (!with.shows(&views[0]) || !without.shows(&views[0])) {
-					t.Error("the picture differs from the screen at rest")
-				}
-				region.Reset()
-				with.take(t, views)
-				without.take(t, views)
-			}
-			if with.seq < 3 {
-				t.Fatalf("got %d updates", with.seq)
-			}
+		case <-time.After(300 * time.Millisecond):
+			quiet = over
+		}
+		if quiet {
+			region.Add(size.Bounds()) // what no damage told of
+		}
+		views, err := r.screen.Capture(&region, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if quiet && (!with.shows(&views[0]) || !without.shows(&views[0])) {
+			t.Error("the picture differs from the screen at rest")
+		}
+		region.Reset()
+		if !begun && r.hasBegun() {
+			begun = true
+			first = with.seq
+			with.bytes, without.bytes, with.cpu, without.cpu = 0, 0, 0, 0
+		}
+		if turn++; turn%2 == 0 { // the first to read the pixels pays for their way into the cache
+			with.take(t, views)
+			without.take(t, views)
+		} else {
+			without.take(t, views)
+			with.take(t, views)
+		}
+	}
+	if with.seq < first+3 {
+		t.Fatalf("got %d updates", with.seq-first)
+	}
+	with.seq, without.seq = with.seq-first, without.seq-first
+	return with, without
+}
+
+// Real applications scroll and move: every update is exact, and copies make them smaller.
+func TestCopiesOfRealApplications(t *testing.T) {
+	t.Parallel()
+	for _, d := range drawings() {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			with, without := watch(t, d, media.Size{Width: 1280, Height: 800})
 			t.Logf("%d updates: %d bytes each with copies (in %d of them), %d without: %.1f times fewer", with.seq,
 				with.bytes/int(with.seq), with.copies, without.bytes/int(with.seq), float64(without.bytes)/float64(with.bytes))
-			if tt.name == "xterm seq" {
+			if d.name == "xterm seq" {
 				return // most updates show other lines altogether
 			}
 			if with.copies == 0 || with.bytes >= without.bytes {
@@ -185,18 +228,44 @@ func TestCopiesOfRealApplications(t *testing.T) {
 	}
 }
 
+// BenchmarkCopiesOfRealApplications takes a while an iteration; its figures are those of the encoders.
+func BenchmarkCopiesOfRealApplications(b *testing.B) {
+	for _, d := range drawings() {
+		b.Run(d.name, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var bytes, updates [2]int
+			var cpu [2]time.Duration
+			for b.Loop() {
+				with, without := watch(b, d, media.Size{Width: 1920, Height: 1080})
+				for i, f := range []*follower{with, without} {
+					bytes[i] += f.bytes
+					updates[i] += int(f.seq)
+					cpu[i] += f.cpu
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for i, name := range []string{"copy", "tiles"} {
+				b.ReportMetric(float64(bytes[i])/float64(updates[i]), name+"-B/update")
+				b.ReportMetric(cpu[i].Seconds()*1000/float64(updates[i]), name+"-CPU-ms/update")
+			}
+		})
+	}
+}
+
 // desk is a screen with programs on it.
 type desk struct {
 	rig
+	size    media.Size
 	scripts int
 }
 
-func newDesk(t *testing.T) *desk {
+func newDesk(t testing.TB, size media.Size) *desk {
 	t.Helper()
-	r := &desk{rig: rig{home: t.TempDir()}}
+	r := &desk{rig: rig{home: t.TempDir()}, size: size}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	var err error
-	if r.server, err = x11.StartServer(t.Context(), x11.ServerOptions{Dir: r.home, MaxSize: media.Size{Width: 1280, Height: 800}, Log: log}); err != nil {
+	if r.server, err = x11.StartServer(t.Context(), x11.ServerOptions{Dir: r.home, MaxSize: size, Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -211,16 +280,27 @@ func newDesk(t *testing.T) *desk {
 	return r
 }
 
-// terminal runs a command in xterm and tells when it has ended.
-func (r *desk) terminal(t *testing.T, geometry, command string) func() bool {
+// terminal runs a command in an xterm that fills the screen and tells when it has ended.
+func (r *desk) terminal(t testing.TB, command string) func() bool {
 	t.Helper()
 	mark, ended := r.mark()
-	r.start(t, "xterm", "-geometry", geometry, "-fa", "DejaVu Sans Mono", "-fs", "9", "-bg", "white", "-fg", "black", "-e", "sh", "-c", command+"; touch '"+mark+"'; sleep 1000")
+	r.start(t, "xterm", "-geometry", fmt.Sprintf("%dx%d+0+0", r.size.Width/7-3, r.size.Height/15-2), "-fa", "DejaVu Sans Mono", "-fs", "9",
+		"-bg", "white", "-fg", "black", "-e", "sh", "-c", command+"; touch '"+mark+"'; sleep 1000")
 	return ended
 }
 
+// begin is the command that tells that the first picture is drawn.
+func (r *desk) begin() string {
+	return "sleep 0.5; touch '" + filepath.Join(r.home, "begun") + "'; sleep 0.5"
+}
+
+func (r *desk) hasBegun() bool {
+	_, err := os.Stat(filepath.Join(r.home, "begun"))
+	return err == nil
+}
+
 // script runs a command beside the programs and tells when it has ended.
-func (r *desk) script(t *testing.T, command string) func() bool {
+func (r *desk) script(t testing.TB, command string) func() bool {
 	t.Helper()
 	mark, ended := r.mark()
 	r.start(t, "sh", "-c", command+"\ntouch '"+mark+"'")
