@@ -73,10 +73,9 @@ func newIdentity() identity {
 
 func (id identity) signingKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(id.Seed) }
 
-// directory knows the account's root key and the role of the AppStream service.
-func (id identity) directory() *iam.Directory {
-	root := iam.Credential{AccessKeyID: id.AccessKeyID, Secret: id.Secret, Principal: iam.RootOf(id.AccountID)}
-	return iam.NewDirectory([]iam.Credential{root}, []iam.Role{iam.ServiceAccessRole(id.AccountID, id.RoleID, id.Created)})
+// root is the credential of the account's root.
+func (id identity) root() iam.Credential {
+	return iam.Credential{AccessKeyID: id.AccessKeyID, Secret: id.Secret, Principal: iam.RootOf(id.AccountID)}
 }
 
 // writeFile replaces a file whole or not at all, mode 0600.

@@ -22,8 +22,10 @@ import (
 	"penstock.dev/penstock/internal/certs"
 	"penstock.dev/penstock/internal/compute/process"
 	"penstock.dev/penstock/internal/control"
+	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/gateway"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/nameserver"
 	"penstock.dev/penstock/internal/portal"
 	"penstock.dev/penstock/internal/sqlite"
@@ -41,6 +43,7 @@ type region struct {
 	compute  *process.Driver
 	network  *network.Service
 	control  *control.Control
+	access   *access.Service
 	gateway  *gateway.Gateway
 	api      http.Handler
 	public   http.Handler
@@ -129,10 +132,15 @@ func (r *region) build() (err error) {
 		TLS: r.tls, Log: r.log.With("part", "gateway"),
 	})
 	r.public = r.publicHandler()
-	directory := r.identity.directory()
+	if r.access, err = access.New(access.Options{
+		Store: r.store, AccountID: r.identity.AccountID, Seed: r.identity.Seed, Root: r.identity.root(),
+		ServiceRole: iam.ServiceAccessRole(r.identity.AccountID, r.identity.RoleID, r.identity.Created), Log: r.log.With("part", "access"),
+	}); err != nil {
+		return err
+	}
 	r.api, err = apiserver.New(apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
-		Credentials: directory, Roles: directory, Log: r.log.With("part", "api"),
+		Credentials: r.access, Access: r.access, Log: r.log.With("part", "api"),
 	})
 	return err
 }
@@ -159,8 +167,12 @@ func (r *region) run(ctx context.Context) error {
 	if err := r.control.Adopt(ctx); err != nil {
 		return fmt.Errorf("adopt what an earlier run left: %w", err)
 	}
+	if err := r.access.Prepare(ctx); err != nil {
+		return fmt.Errorf("make the service's role: %w", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.compute.Run(ctx) })
+	g.Go(func() error { return r.access.Run(ctx) })
 	g.Go(func() error { return r.network.Run(ctx) })
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })

@@ -28,7 +28,7 @@ func (x *exchange) identify(ctx context.Context) error {
 	if sig.Unsigned() && x.request.TLS == nil {
 		return x.wrongSignature("An unsigned payload is accepted over TLS only; sign the payload's hash.")
 	}
-	cred, err := o.Credentials.Lookup(ctx, sig.AccessKeyID)
+	cred, err := x.lookUp(ctx, sig)
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return x.unknownKey()
@@ -39,6 +39,14 @@ func (x *exchange) identify(ctx context.Context) error {
 	}
 	x.credential = cred
 	return nil
+}
+
+func (x *exchange) lookUp(ctx context.Context, sig *sigv4.Signature) (iam.Credential, error) {
+	o := &x.server.options
+	if o.Access != nil && sig.SessionToken != "" {
+		return o.Access.Session(ctx, sig.AccessKeyID, sig.SessionToken)
+	}
+	return o.Credentials.Lookup(ctx, sig.AccessKeyID)
 }
 
 // authenticate proves that the holder of the identified key signed the request with this body.
@@ -56,6 +64,9 @@ func (x *exchange) authenticate(body []byte) error {
 		return x.expiredToken()
 	}
 	x.principal = x.credential.Principal
+	if a := x.server.options.Access; a != nil {
+		a.Used(x.credential, x.service.signingName(), x.signature.Region)
+	}
 	return nil
 }
 
@@ -71,15 +82,6 @@ func (x *exchange) checkScope(sig *sigv4.Signature) error {
 		return x.wrongSignature(fmt.Sprintf("Credential should be scoped to a valid region, not '%.40s'. This endpoint serves '%s'.", sig.Region, region))
 	}
 	return nil
-}
-
-// authorize asks the policies whether the caller may do its action at all.
-func (x *exchange) authorize(c Caller) error {
-	d := x.server.options.Authorizer.Authorize(iam.Request{Principal: c.Principal, Action: c.Action, SourceIP: c.SourceIP})
-	if d.Allowed {
-		return nil
-	}
-	return x.denied(d.Reason)
 }
 
 // notAuthentic is a sigv4 error in the words of the request's protocol.

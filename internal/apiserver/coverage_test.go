@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"penstock.dev/penstock/internal/control"
+	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/iam"
 )
@@ -22,7 +23,7 @@ func TestCoverageDocument(t *testing.T) {
 	t.Parallel()
 	s, err := New(Options{
 		AccountID: "123456789012", Region: "us-east-1", Credentials: iam.NewDirectory(nil, nil),
-		Control: control.New(control.Options{}), Network: network.New(network.Config{}),
+		Control: control.New(control.Options{}), Network: network.New(network.Config{}), Access: new(access.Service),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,14 @@ type Caller struct {
 	RequestID string
 	SourceIP  string
 	Action    string // "ec2:CreateVpc"
+
+	proof *proof // nil where identities are fixed
+}
+
+// proof is the credential that a caller proved, and what conditions may ask for.
+type proof struct {
+	credential iam.Credential
+	question   iam.Request
 }
 
 // operation is one operation of a service and the handler that answers it.
@@ -188,7 +196,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	}
 	o := t.served[x.operation]
 	if o == nil {
-		if err := x.authorize(c); err != nil {
+		if err := x.authorize(ctx, &c, nil); err != nil {
 			return answer{}, err
 		}
 		return answer{}, x.notImplemented()
@@ -197,7 +205,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	if err := x.decode(o, form, body, in); err != nil {
 		return answer{}, err
 	}
-	if err := x.authorize(c); err != nil {
+	if err := x.authorize(ctx, &c, in); err != nil {
 		return answer{}, err
 	}
 	if err := x.validate(o, in); err != nil {

@@ -11,7 +11,7 @@ import (
 	"penstock.dev/penstock/internal/wire/iamapi"
 )
 
-// roles are the account's roles. A role that does not exist is a fault of kind NotFound.
+// roles are the roles of an account whose identities are fixed. A role that does not exist is a fault of kind NotFound.
 type roles interface {
 	Role(ctx context.Context, name string) (iam.Role, error)
 	Roles(ctx context.Context) ([]iam.Role, error)
@@ -19,6 +19,9 @@ type roles interface {
 
 // iamOperations lists the IAM operations that this server answers.
 func (s *Server) iamOperations() []operation {
+	if s.options.Access != nil {
+		return (&iamHandlers{access: s.options.Access, account: s.options.AccountID}).operations()
+	}
 	return []operation{
 		iamOp("GetUser", s.getUser),
 		iamOp("ListUsers", s.listUsers),
@@ -90,13 +93,18 @@ func roleShape(r iam.Role) iamapi.Role {
 	}
 	out := iamapi.Role{
 		Path: new(pathOrRoot(r.Path)), RoleName: new(r.Name), RoleId: new(r.ID), Arn: new(r.ARN()), CreateDate: new(r.Created),
-		AssumeRolePolicyDocument: new(strings.ReplaceAll(url.QueryEscape(r.TrustPolicy), "+", "%20")),
+		AssumeRolePolicyDocument: new(encodeDocument(r.TrustPolicy)),
 		MaxSessionDuration:       new(int32(session / time.Second)),
 	}
 	if r.Description != "" {
 		out.Description = new(r.Description)
 	}
 	return out
+}
+
+// encodeDocument writes a policy document as IAM's answers carry it (RFC 3986).
+func encodeDocument(document string) string {
+	return strings.ReplaceAll(url.QueryEscape(document), "+", "%20")
 }
 
 func pathOrRoot(path string) string {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/control"
+	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/wire/sigv4"
@@ -38,6 +39,8 @@ type Options struct {
 	Credentials credentials
 	Authorizer  authorizer // nil: the account's root principal may do everything, nobody else anything
 	Roles       roles      // nil: IAM shows no roles
+	// Access keeps users, roles and policies, and decides in the place of Authorizer and Roles. With nil, identities are fixed.
+	Access *access.Service
 
 	Control *control.Control // nil: no AppStream operation is served
 	Network *network.Service // nil: no EC2 operation is served

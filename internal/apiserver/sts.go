@@ -2,15 +2,22 @@ package apiserver
 
 import (
 	"context"
+	"strings"
+	"time"
 
+	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/wire/stsapi"
 )
 
 // stsOperations lists the STS operations that this server answers.
 func (s *Server) stsOperations() []operation {
-	return []operation{
-		stsOp("GetCallerIdentity", s.getCallerIdentity),
+	list := []operation{stsOp("GetCallerIdentity", s.getCallerIdentity)}
+	if s.options.Access != nil {
+		list = append(list, stsOp("AssumeRole", s.assumeRole), stsOp("GetSessionToken", s.getSessionToken))
 	}
+	return list
 }
 
 func (s *Server) getCallerIdentity(_ context.Context, c Caller, _ *stsapi.GetCallerIdentityInput) (*stsapi.GetCallerIdentityOutput, error) {
@@ -19,4 +26,55 @@ func (s *Server) getCallerIdentity(_ context.Context, c Caller, _ *stsapi.GetCal
 		Account: new(c.Principal.AccountID),
 		Arn:     new(c.Principal.ARN()),
 	}, nil
+}
+
+func (s *Server) assumeRole(ctx context.Context, c Caller, in *stsapi.AssumeRoleInput) (*stsapi.AssumeRoleOutput, error) {
+	for _, m := range []struct {
+		name  string
+		given bool
+	}{
+		{"Tags", len(in.Tags) > 0},
+		{"TransitiveTagKeys", len(in.TransitiveTagKeys) > 0},
+		{"SerialNumber", in.SerialNumber != nil},
+		{"TokenCode", in.TokenCode != nil},
+		{"SourceIdentity", in.SourceIdentity != nil},
+		{"ProvidedContexts", len(in.ProvidedContexts) > 0},
+	} {
+		if m.given {
+			return nil, fault.Newf(fault.Unsupported, "", "", "%s is not served by this version.", m.name)
+		}
+	}
+	a := access.Assume{
+		RoleARN: *in.RoleArn, SessionName: *in.RoleSessionName, ExternalID: deref(in.ExternalId), Policy: deref(in.Policy),
+		Duration: time.Duration(deref(in.DurationSeconds)) * time.Second,
+	}
+	if !strings.HasPrefix(a.RoleARN, "arn:") {
+		return nil, fault.Newf(fault.Invalid, "", "", "%s is invalid", a.RoleARN)
+	}
+	for _, p := range in.PolicyArns {
+		a.PolicyARNs = append(a.PolicyARNs, deref(p.Arn))
+	}
+	t, err := s.options.Access.AssumeRole(ctx, c.proof.credential, a, c.proof.question)
+	if err != nil {
+		return nil, err
+	}
+	return &stsapi.AssumeRoleOutput{
+		Credentials:     temporaryShape(t),
+		AssumedRoleUser: &stsapi.AssumedRoleUser{AssumedRoleId: new(t.Principal.UserID()), Arn: new(t.Principal.ARN())},
+	}, nil
+}
+
+func (s *Server) getSessionToken(_ context.Context, c Caller, in *stsapi.GetSessionTokenInput) (*stsapi.GetSessionTokenOutput, error) {
+	if in.SerialNumber != nil || in.TokenCode != nil {
+		return nil, fault.New(fault.Denied, "", "", "MultiFactorAuthentication failed, unable to validate MFA code. No device is registered.")
+	}
+	t, err := s.options.Access.SessionToken(c.proof.credential, time.Duration(deref(in.DurationSeconds))*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return &stsapi.GetSessionTokenOutput{Credentials: temporaryShape(t)}, nil
+}
+
+func temporaryShape(c iam.Credential) *stsapi.Credentials {
+	return &stsapi.Credentials{AccessKeyId: new(c.AccessKeyID), SecretAccessKey: new(c.Secret), SessionToken: new(c.SessionToken), Expiration: new(c.Expires)}
 }

@@ -89,6 +89,16 @@ type Credential struct {
 	Expires      time.Time // zero for never
 	Inactive     bool      // switched off by its owner
 	Principal    Principal
+	Session      *Session // of temporary credentials; may be nil
+}
+
+// Session is what limits temporary credentials beside their principal's policies.
+type Session struct {
+	Issued     time.Time
+	Limited    bool              // session policies were given, and have to allow as well
+	Policies   []string          // documents
+	PolicyARNs []string          // of managed policies
+	Chained    bool              // a role assumed by a role
 }
 
 // String names the key and never its secret.

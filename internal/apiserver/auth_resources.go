@@ -1,0 +1,252 @@
+package apiserver
+
+import (
+	"context"
+	"reflect"
+	"strings"
+
+	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/iam"
+)
+
+// unquestioned are the operations that need no permission: STS lets everyone who proved a key ask who it is, and AssumeRole
+// asks the role's trust policy in its handler.
+func unquestioned(action string) bool {
+	switch action {
+	case "sts:GetCallerIdentity", "sts:GetSessionToken", "sts:AssumeRole":
+		return true
+	}
+	return false
+}
+
+// authorize asks the policies whether the caller may do its action to the resources that the input names.
+func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
+	o := &x.server.options
+	q := iam.Request{
+		Principal: c.Principal, Action: c.Action, SourceIP: c.SourceIP, Time: o.Now(), Region: c.Region,
+		UserAgent: x.request.UserAgent(), Transport: iam.Plain,
+	}
+	if x.request.TLS != nil {
+		q.Transport = iam.Secure
+	}
+	if o.Access == nil {
+		return x.permit(o.Authorizer.Authorize(q))
+	}
+	c.proof = &proof{x.credential, q}
+	if unquestioned(c.Action) || c.Principal.Kind == iam.Root {
+		return nil // no policy limits the account's root
+	}
+	var passed string
+	if in != nil {
+		v := reflect.ValueOf(in).Elem()
+		q.Resources, q.Keys = x.resources(ctx, *c, v), requestTags(v)
+		if x.service == appStream {
+			passed = textField(v, "IamRoleArn")
+		}
+	}
+	d, err := o.Access.Authorize(ctx, x.credential, q)
+	if err != nil || !d.Allowed || passed == "" {
+		return orDenied(err, x.permit(d))
+	}
+	q.Action, q.Resources = "iam:PassRole", []string{passed}
+	q.Keys = map[string][]string{"iam:passedtoservice": {"appstream.amazonaws.com"}}
+	d, err = o.Access.Authorize(ctx, x.credential, q)
+	return orDenied(err, x.permit(d))
+}
+
+func orDenied(err, denied error) error {
+	if err != nil {
+		return err
+	}
+	return denied
+}
+
+func (x *exchange) permit(d iam.Decision) error {
+	if d.Allowed {
+		return nil
+	}
+	return x.denied(d.Reason)
+}
+
+// resources are the ARNs that a request is about; none stands for every resource.
+func (x *exchange) resources(ctx context.Context, c Caller, in reflect.Value) []string {
+	switch x.service {
+	case appStream:
+		return appstreamResources(c, x.operation, in)
+	case ec2:
+		return ec2Resources(c, x.operation, in)
+	case iamService:
+		return x.iamResources(ctx, c, in)
+	case sts:
+	}
+	return nil
+}
+
+// appstreamResources follows the service authorization reference: stacks, fleets and images by name, anything by its ARN.
+func appstreamResources(c Caller, operation string, in reflect.Value) (out []string) {
+	add := func(kind, field string) {
+		for _, name := range textFields(in, field) {
+			out = append(out, appstream.ARN(c.Region, c.AccountID, kind, name))
+		}
+	}
+	for kind, noun := range map[string]string{"stack": "Stack", "fleet": "Fleet", "image": "Image"} {
+		if strings.HasSuffix(operation, noun) || operation == "Describe"+noun+"s" {
+			add(kind, "Name")
+			add(kind, "Names")
+		}
+	}
+	add("fleet", "FleetName")
+	add("stack", "StackName")
+	if operation != "DescribeFleets" {
+		add("image", "ImageName")
+	}
+	return append(out, textFields(in, "ResourceArn")...)
+}
+
+// ec2Created are the resource types that operations create.
+var ec2Created = map[string]string{
+	"CreateVpc": "vpc", "CreateSubnet": "subnet", "CreateSecurityGroup": "security-group", "CreateNetworkAcl": "network-acl",
+	"CreateRouteTable": "route-table", "CreateVpcEndpoint": "vpc-endpoint",
+}
+
+// ec2Members are the input members that name resources, with the resource's type.
+var ec2Members = []struct{ field, kind string }{
+	{"VpcId", "vpc"},
+	{"SubnetId", "subnet"},
+	{"SubnetIds", "subnet"},
+	{"GroupId", "security-group"},
+	{"SecurityGroupIds", "security-group"},
+	{"NetworkAclId", "network-acl"},
+	{"RouteTableId", "route-table"},
+	{"RouteTableIds", "route-table"},
+	{"VpcEndpointId", "vpc-endpoint"},
+	{"VpcEndpointIds", "vpc-endpoint"},
+}
+
+// ec2Prefixes are the types of resources by the prefix of their IDs, for operations on tags.
+var ec2Prefixes = map[string]string{
+	"vpc": "vpc", "subnet": "subnet", "sg": "security-group", "sgr": "security-group-rule", "acl": "network-acl", "rtb": "route-table",
+	"vpce": "vpc-endpoint", "eni": "network-interface", "igw": "internet-gateway", "pl": "prefix-list",
+}
+
+// ec2Resources: describing has no resources in EC2.
+func ec2Resources(c Caller, operation string, in reflect.Value) (out []string) {
+	if strings.HasPrefix(operation, "Describe") {
+		return nil
+	}
+	arn := func(kind, id string) string {
+		return "arn:aws:ec2:" + c.Region + ":" + c.AccountID + ":" + kind + "/" + id
+	}
+	if kind := ec2Created[operation]; kind != "" {
+		out = append(out, arn(kind, "*"))
+	}
+	for _, m := range ec2Members {
+		for _, id := range textFields(in, m.field) {
+			out = append(out, arn(m.kind, id))
+		}
+	}
+	if operation == "CreateTags" || operation == "DeleteTags" {
+		for _, id := range textFields(in, "Resources") {
+			prefix, _, _ := strings.Cut(id, "-")
+			kind := ec2Prefixes[prefix]
+			if kind == "" {
+				kind = "*"
+			}
+			out = append(out, arn(kind, id))
+		}
+	}
+	return out
+}
+
+// iamResources are the ARNs of the users, roles and policies that an input names. An entity that exists has the path that it was made with.
+func (x *exchange) iamResources(ctx context.Context, c Caller, in reflect.Value) []string {
+	for _, m := range []struct {
+		field string
+		kind  access.Kind
+	}{{"UserName", access.User}, {"RoleName", access.Role}} {
+		if !in.FieldByName(m.field).IsValid() {
+			continue
+		}
+		name := textField(in, m.field)
+		if name == "" { // the caller itself
+			return []string{c.Principal.ARN()}
+		}
+		e := &access.Entity{Kind: m.kind, Name: name, Path: pathOrRoot(textField(in, "Path"))}
+		if known, err := x.server.options.Access.Get(ctx, m.kind, name); err == nil {
+			e = known
+		}
+		return []string{e.ARN(c.AccountID)}
+	}
+	if arn := textField(in, "PolicyArn"); arn != "" {
+		return []string{arn}
+	}
+	if arn := textField(in, "PolicySourceArn"); arn != "" {
+		return []string{arn}
+	}
+	if name := textField(in, "PolicyName"); name != "" {
+		return []string{(&access.Managed{Path: pathOrRoot(textField(in, "Path")), Name: name}).ARN(c.AccountID)}
+	}
+	return nil
+}
+
+// requestTags are the condition keys of the tags that a request brings.
+func requestTags(in reflect.Value) map[string][]string {
+	tags := map[string]string{}
+	collect := func(list reflect.Value) {
+		for i := range list.Len() {
+			tags[textField(list.Index(i), "Key")] = textField(list.Index(i), "Value")
+		}
+	}
+	if f := in.FieldByName("Tags"); f.IsValid() {
+		switch f.Kind() { //nolint:exhaustive // tags are maps or lists
+		case reflect.Map:
+			for k, v := range f.Seq2() {
+				tags[k.String()] = v.String()
+			}
+		case reflect.Slice:
+			collect(f)
+		default:
+		}
+	}
+	if f := in.FieldByName("TagSpecifications"); f.IsValid() {
+		for i := range f.Len() {
+			if list := f.Index(i).FieldByName("Tags"); list.IsValid() {
+				collect(list)
+			}
+		}
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	keys := map[string][]string{}
+	for k, v := range tags {
+		keys["aws:requesttag/"+strings.ToLower(k)] = []string{v}
+		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], k)
+	}
+	return keys
+}
+
+func textField(in reflect.Value, name string) string {
+	if f := textFields(in, name); len(f) == 1 {
+		return f[0]
+	}
+	return ""
+}
+
+// textFields are the values of a member that is a text or a list of texts.
+func textFields(in reflect.Value, name string) []string {
+	f := in.FieldByName(name)
+	if !f.IsValid() {
+		return nil
+	}
+	switch v := f.Interface().(type) {
+	case *string:
+		if v != nil {
+			return []string{*v}
+		}
+	case []string:
+		return v
+	}
+	return nil
+}

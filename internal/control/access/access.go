@@ -1,0 +1,191 @@
+// Package access keeps the account's users, roles, managed policies and access keys, and decides who may do what.
+//
+// Everything is durable in the store. The account's root is not: its key comes with the data directory, and no policy limits it.
+package access
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/state"
+)
+
+// Options are the parts that a Service needs. Store, AccountID and Seed are required.
+type Options struct {
+	Store     state.Store
+	AccountID string         // 12 digits
+	Seed      []byte         // the data directory's secret, from which the keys of what is sealed are derived
+	Root      iam.Credential // of the account's root; without an access key ID there is none
+	// ServiceRole is made at the first start, as AppStream makes it at its first use.
+	ServiceRole iam.Role
+	FlushEvery  time.Duration // how often last-used times are written; 0 for 1 min
+	Log         *slog.Logger
+	Now         func() time.Time
+}
+
+// Service answers questions about identities. It is safe for concurrent use.
+type Service struct {
+	options Options
+	secrets cipher.AEAD // seals the secrets of access keys
+	tokens  cipher.AEAD // seals session tokens
+
+	mu         sync.Mutex
+	generation uint64               // counts writes, so that a set read before one is not kept after it
+	sets       map[setKey]*setEntry // policies of principals, parsed
+	used       map[string]use       // of access keys, not written yet
+}
+
+// maxSets bounds the cache of policies; when it is full, all are read again.
+const maxSets = 4096
+
+type setKey struct {
+	kind Kind
+	name string
+	id   string
+}
+
+type setEntry struct {
+	set  *iam.PolicySet
+	tags map[string]string
+}
+
+// New builds a service; nothing runs or is read yet.
+func New(o Options) (*Service, error) {
+	if o.Store == nil || o.AccountID == "" || len(o.Seed) < 32 {
+		return nil, errors.New("access needs a store, an account and a seed of 32 bytes")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.FlushEvery == 0 {
+		o.FlushEvery = time.Minute
+	}
+	s := &Service{options: o, sets: map[setKey]*setEntry{}, used: map[string]use{}}
+	var err error
+	if s.secrets, err = sealer(o.Seed, "penstock access keys 1"); err != nil {
+		return nil, err
+	}
+	s.tokens, err = sealer(o.Seed, "penstock session tokens 1")
+	return s, err
+}
+
+// sealer is AES-256-GCM under a key for one purpose.
+func sealer(seed []byte, purpose string) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, seed, nil, purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key of %s: %w", purpose, err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// account marks that the first start's entries were made, so that one that was deleted stays deleted.
+type account struct {
+	ServiceRoleMade bool
+}
+
+var accounts = state.Table[account]{Kind: "iam-account", ID: func(*account) string { return "account" }}
+
+// Prepare makes what an account has from its first start on.
+func (s *Service) Prepare(ctx context.Context) error {
+	_, err := s.update(ctx, func(tx state.Tx) error {
+		a, ok, err := accounts.Get(tx, "account")
+		if err != nil || ok && a.ServiceRoleMade || s.options.ServiceRole.Name == "" {
+			return err
+		}
+		r := s.options.ServiceRole
+		e := &Entity{
+			Kind: Role, Path: r.Path, Name: r.Name, ID: r.ID, Created: r.Created, Trust: r.TrustPolicy, Description: r.Description,
+			MaxSession: r.MaxSession, Attached: []string{serviceAccessPolicy},
+		}
+		return errors.Join(table(Role).Put(tx, e), accounts.Put(tx, &account{ServiceRoleMade: true}))
+	})
+	return err
+}
+
+// Run writes last-used times now and then until ctx ends, and a last time then.
+func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(s.options.FlushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := s.Flush(ctx); err != nil && ctx.Err() == nil {
+				s.options.Log.Warn("last-used times were not written", "error", err)
+			}
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if err := s.Flush(last); err != nil {
+				s.options.Log.Warn("last-used times were not written", "error", err)
+			}
+			return nil
+		}
+	}
+}
+
+// update writes, and forgets the policies that were read before.
+func (s *Service) update(ctx context.Context, fn func(state.Tx) error) (state.Revision, error) {
+	rev, err := s.options.Store.Update(ctx, fn)
+	s.mu.Lock()
+	s.generation++
+	clear(s.sets)
+	s.mu.Unlock()
+	return rev, err
+}
+
+// newID is a unique ID with its prefix: AIDA, AROA, ANPA, AKIA, ASIA.
+func newID(prefix string) string {
+	var b [10]byte
+	rand.Read(b[:]) // never fails
+	return prefix + base32.StdEncoding.EncodeToString(b[:])
+}
+
+func (s *Service) now() time.Time { return s.options.Now().UTC().Truncate(time.Second) }
+
+func notFound(format string, args ...any) error {
+	return fault.Newf(fault.NotFound, "", "", format, args...)
+}
+
+func limit(what string, n int) error {
+	return fault.Newf(fault.Limit, "", "", "Cannot exceed quota for %s: %d", what, n)
+}
+
+// parse reads a document and says in IAM's words what is wrong with it.
+func parse(kind iam.PolicyKind, document string) (*iam.Policy, error) {
+	p, err := iam.ParsePolicy(kind, document)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "", "", err.Error()).WithCode("MalformedPolicyDocument")
+	}
+	return p, nil
+}
+
+// sizeOf is a document's size as IAM's quotas count it: without white space.
+func sizeOf(document string) int {
+	n := 0
+	for _, c := range document {
+		if !strings.ContainsRune(" \t\r\n", c) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,433 @@
+package access_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/sqlite"
+	"penstock.dev/penstock/internal/state"
+)
+
+const (
+	account  = "123456789012"
+	allowAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+	readOnly = "arn:aws:iam::aws:policy/AmazonAppStreamReadOnlyAccess"
+)
+
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+type fixture struct {
+	*access.Service
+	t     *testing.T
+	store *sqlite.Store
+	path  string
+	seed  []byte
+	clock *clock
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{t: t, path: filepath.Join(t.TempDir(), "state.db"), seed: make([]byte, 32), clock: &clock{t: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}}
+	_, _ = rand.Read(f.seed)
+	f.open()
+	return f
+}
+
+func (f *fixture) open() {
+	f.t.Helper()
+	var err error
+	if f.store, err = sqlite.Open(f.t.Context(), sqlite.Options{Path: f.path}); err != nil {
+		f.t.Fatal(err)
+	}
+	store := f.store
+	f.t.Cleanup(func() { _ = store.Close() })
+	f.Service, err = access.New(access.Options{
+		Store: f.store, AccountID: account, Seed: f.seed, Now: f.clock.now,
+		Root:        iam.Credential{AccessKeyID: "AKIAROOT", Secret: "root", Principal: iam.RootOf(account)},
+		ServiceRole: iam.ServiceAccessRole(account, "AROASERVICE", f.clock.now()),
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.must(f.Prepare(f.t.Context()))
+}
+
+func (f *fixture) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) fails(err error, kind fault.Kind, text string) {
+	f.t.Helper()
+	if !fault.Is(err, kind) || !strings.Contains(err.Error(), text) {
+		f.t.Errorf("got %v, want kind %d with %q", err, kind, text)
+	}
+}
+
+// user makes a user with a key.
+func (f *fixture) user(name string) iam.Credential {
+	f.t.Helper()
+	_, err := f.Create(f.t.Context(), access.Entity{Kind: access.User, Name: name})
+	f.must(err)
+	k, secret, err := f.CreateKey(f.t.Context(), name)
+	f.must(err)
+	c, err := f.Lookup(f.t.Context(), k.ID)
+	f.must(err)
+	if c.Secret != secret || c.Principal.Name != name || c.Inactive {
+		f.t.Fatalf("got %v of %+v", c, c.Principal)
+	}
+	return c
+}
+
+func (f *fixture) role(name, trust string) string {
+	f.t.Helper()
+	e, err := f.Create(f.t.Context(), access.Entity{Kind: access.Role, Name: name, Trust: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole",` + trust + `}]}`})
+	f.must(err)
+	return e.ARN(account)
+}
+
+func (f *fixture) may(c iam.Credential, action string) iam.Decision {
+	f.t.Helper()
+	d, err := f.Authorize(f.t.Context(), c, iam.Request{Action: action})
+	f.must(err)
+	return d
+}
+
+func TestPoliciesOfUsers(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	if d := f.may(ann, "appstream:DescribeStacks"); d.Allowed {
+		t.Error("a user without policies may describe")
+	}
+	f.must(f.Attach(ctx, access.User, "ann", readOnly))
+	f.must(f.Attach(ctx, access.User, "ann", readOnly)) // again
+	if d := f.may(ann, "appstream:DescribeStacks"); !d.Allowed {
+		t.Errorf("got %q", d.Reason)
+	}
+	if f.may(ann, "appstream:CreateStack").Allowed {
+		t.Error("read-only may create")
+	}
+	f.must(f.PutInline(ctx, access.User, "ann", "all", allowAll))
+	if !f.may(ann, "appstream:CreateStack").Allowed {
+		t.Error("the inline policy is not in force")
+	}
+	f.must(f.PutInline(ctx, access.User, "ann", "no", `{"Statement":[{"Effect":"Deny","Action":"appstream:Create*","Resource":"*"}]}`))
+	if d := f.may(ann, "appstream:CreateStack"); d.Allowed || !d.Explicit || d.Match.Policy.Name != "no" {
+		t.Errorf("got %+v", d)
+	}
+	f.fails(f.PutInline(ctx, access.User, "ann", "bad", `{`), fault.Invalid, "line 1")
+	f.fails(f.PutInline(ctx, access.User, "ann", "big", strings.Replace(allowAll, `"*"`, `"s3:`+strings.Repeat("a", 2048)+`"`, 1)), fault.Limit, "Maximum policy size of 2048 bytes exceeded for user ann")
+	f.fails(f.Delete(ctx, access.User, "ann"), fault.InUse, "must detach all policies first.")
+	f.must(f.Detach(ctx, access.User, "ann", readOnly))
+	f.fails(f.Detach(ctx, access.User, "ann", readOnly), fault.NotFound, "was not found")
+	f.fails(f.Delete(ctx, access.User, "ann"), fault.InUse, "must delete policies first.")
+	f.must(f.DeleteInline(ctx, access.User, "ann", "all"))
+	f.must(f.DeleteInline(ctx, access.User, "ann", "no"))
+	f.fails(f.Delete(ctx, access.User, "ann"), fault.InUse, "must delete access keys first.")
+	f.must(f.DeleteKey(ctx, "ann", ann.AccessKeyID))
+	f.must(f.Delete(ctx, access.User, "ann"))
+	if f.may(ann, "appstream:DescribeStacks").Allowed {
+		t.Error("a deleted user may describe")
+	}
+	if !f.may(iam.Credential{Principal: iam.RootOf(account)}, "x:y").Allowed {
+		t.Error("root may not")
+	}
+	_, err := f.Create(ctx, access.Entity{Kind: access.User, Name: "Bob"})
+	f.must(err)
+	_, err = f.Create(ctx, access.Entity{Kind: access.User, Name: "bob"})
+	f.fails(err, fault.AlreadyExists, "User with name bob already exists.")
+}
+
+func TestBoundary(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	f.must(f.PutInline(ctx, access.User, "ann", "all", allowAll))
+	f.must(f.SetBoundary(ctx, access.User, "ann", readOnly))
+	if d := f.may(ann, "ec2:CreateVpc"); d.Allowed || !strings.Contains(d.Reason, "no permissions boundary allows") {
+		t.Errorf("got %+v", d)
+	}
+	f.must(f.SetBoundary(ctx, access.User, "ann", ""))
+	if !f.may(ann, "ec2:CreateVpc").Allowed {
+		t.Error("a boundary that was removed is in force")
+	}
+}
+
+func TestManagedPolicies(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	m, err := f.CreatePolicy(ctx, access.Managed{Name: "P", Path: "/x/"}, allowAll)
+	f.must(err)
+	arn := m.ARN(account)
+	if arn != "arn:aws:iam::123456789012:policy/x/P" {
+		t.Errorf("got %s", arn)
+	}
+	f.must(f.Attach(ctx, access.User, "ann", arn))
+	if !f.may(ann, "ec2:CreateVpc").Allowed {
+		t.Error("the managed policy is not in force")
+	}
+	v, err := f.CreateVersion(ctx, arn, strings.Replace(allowAll, "Allow", "Deny", 1), true)
+	f.must(err)
+	if d := f.may(ann, "ec2:CreateVpc"); d.Allowed || !strings.HasSuffix(d.Reason, "with an explicit deny in an identity-based policy: "+arn) {
+		t.Errorf("got %+v", d)
+	}
+	f.fails(f.DeleteVersion(ctx, arn, v.ID), fault.InUse, "default version")
+	f.must(f.SetDefaultVersion(ctx, arn, "v1"))
+	if !f.may(ann, "ec2:CreateVpc").Allowed {
+		t.Error("the older version is not in force again")
+	}
+	f.fails(f.DeletePolicy(ctx, arn), fault.InUse, "attached")
+	f.must(f.Detach(ctx, access.User, "ann", arn))
+	f.fails(f.DeletePolicy(ctx, arn), fault.InUse, "more than one version")
+	f.must(f.DeleteVersion(ctx, arn, v.ID))
+	f.must(f.DeletePolicy(ctx, arn))
+	f.fails(f.DeletePolicy(ctx, readOnly), fault.Denied, "outside your own account")
+}
+
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	_, _, err := f.CreateKey(ctx, "ann")
+	f.must(err)
+	_, _, err = f.CreateKey(ctx, "ann")
+	f.fails(err, fault.Limit, "Cannot exceed quota for AccessKeysPerUser: 2")
+	f.must(f.SetKeyActive(ctx, "ann", ann.AccessKeyID, false))
+	if c, err := f.Lookup(ctx, ann.AccessKeyID); err != nil || !c.Inactive {
+		t.Errorf("got %v, %v", c, err)
+	}
+	_, err = f.Create(ctx, access.Entity{Kind: access.User, Name: "eve"})
+	f.must(err)
+	f.fails(f.SetKeyActive(ctx, "eve", ann.AccessKeyID, true), fault.NotFound, "Access Key")
+	f.fails(f.DeleteKey(ctx, "eve", ann.AccessKeyID), fault.NotFound, "Access Key")
+	f.must(f.SetKeyActive(ctx, "ann", ann.AccessKeyID, true))
+
+	if u, err := f.KeyLastUsed(ctx, ann.AccessKeyID); err != nil || !u.At.IsZero() {
+		t.Errorf("never used: got %+v, %v", u, err)
+	}
+	before, err := revision(ctx, f.store)
+	f.must(err)
+	for range 100 {
+		f.Used(ann, "ec2", "eu-west-1")
+	}
+	if after, err := revision(ctx, f.store); err != nil || after != before {
+		t.Errorf("using a key wrote to the store: %d, then %d (%v)", before, after, err)
+	}
+	if u, err := f.KeyLastUsed(ctx, ann.AccessKeyID); err != nil || u.Service != "ec2" {
+		t.Errorf("used: got %+v, %v", u, err)
+	}
+	f.must(f.Flush(ctx))
+	f.must(f.Rename(ctx, "ann", "anna", "/new/"))
+
+	// What is stored survives a restart, and the file does not show the secret.
+	f.must(f.store.Close())
+	files, err := filepath.Glob(f.path + "*")
+	f.must(err)
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		f.must(err)
+		if bytes.Contains(b, []byte(ann.Secret)) {
+			t.Errorf("%s holds the secret in the clear", name)
+		}
+	}
+	f.open()
+	c, err := f.Lookup(ctx, ann.AccessKeyID)
+	if err != nil || c.Secret != ann.Secret || c.Principal.ARN() != "arn:aws:iam::123456789012:user/new/anna" {
+		t.Errorf("after a restart: got %v of %s, %v", c, c.Principal.ARN(), err)
+	}
+	if u, err := f.KeyLastUsed(ctx, ann.AccessKeyID); err != nil || u.Region != "eu-west-1" || u.User != "anna" {
+		t.Errorf("last use after a restart: got %+v, %v", u, err)
+	}
+	_, _ = rand.Read(f.seed)
+	f.must(f.store.Close())
+	f.open()
+	if _, err := f.Lookup(ctx, ann.AccessKeyID); err == nil || fault.Is(err, fault.NotFound) {
+		t.Errorf("another seed opened the secret: %v", err)
+	}
+}
+
+func revision(ctx context.Context, s state.Store) (rev state.Revision, err error) {
+	err = s.View(ctx, func(r state.Reader) error {
+		rev, err = r.Revision()
+		return err
+	})
+	return rev, err
+}
+
+func TestAssumeRole(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann, eve := f.user("ann"), f.user("eve")
+	named := f.role("named", `"Principal":{"AWS":"arn:aws:iam::123456789012:user/ann"},"Condition":{"StringEquals":{"sts:ExternalId":"42"}}`)
+	shared := f.role("shared", `"Principal":{"AWS":"123456789012"}`)
+	f.must(f.PutInline(ctx, access.Role, "named", "all", allowAll))
+	f.must(f.PutInline(ctx, access.Role, "shared", "all", allowAll))
+	assume := func(c iam.Credential, a access.Assume) (iam.Credential, error) {
+		if a.SessionName == "" {
+			a.SessionName = "work"
+		}
+		return f.AssumeRole(ctx, c, a, iam.Request{Time: f.clock.now()})
+	}
+	refused := func(c iam.Credential, a access.Assume, text string) {
+		t.Helper()
+		_, err := assume(c, a)
+		f.fails(err, fault.Denied, text)
+	}
+	refused(ann, access.Assume{RoleARN: named}, "User: arn:aws:iam::123456789012:user/ann is not authorized to perform: sts:AssumeRole on resource: "+named)
+	refused(ann, access.Assume{RoleARN: named, ExternalID: "43"}, "not authorized")
+	refused(eve, access.Assume{RoleARN: named, ExternalID: "42"}, "not authorized")
+	refused(ann, access.Assume{RoleARN: shared}, "not authorized")
+	refused(ann, access.Assume{RoleARN: shared + "x"}, "not authorized")
+	refused(iam.Credential{Principal: iam.RootOf(account)}, access.Assume{RoleARN: shared}, "root accounts")
+	f.must(f.PutInline(ctx, access.User, "eve", "assume", `{"Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"`+shared+`"}}`))
+	if _, err := assume(eve, access.Assume{RoleARN: shared}); err != nil {
+		t.Errorf("a trusted account's user with a policy: %v", err)
+	}
+	f.must(f.PutInline(ctx, access.User, "ann", "no", `{"Statement":{"Effect":"Deny","Action":"sts:*","Resource":"*"}}`))
+	refused(ann, access.Assume{RoleARN: named, ExternalID: "42"}, "explicit deny")
+	f.must(f.DeleteInline(ctx, access.User, "ann", "no"))
+
+	_, err := assume(ann, access.Assume{RoleARN: named, ExternalID: "42", Duration: 2 * time.Hour})
+	f.fails(err, fault.Invalid, "exceeds the MaxSessionDuration")
+	_, err = assume(ann, access.Assume{RoleARN: named, ExternalID: "42", Policy: "{"})
+	f.fails(err, fault.Invalid, "Syntax errors in policy")
+	got, err := assume(ann, access.Assume{
+		RoleARN: named, ExternalID: "42", Duration: 15 * time.Minute,
+		Policy: `{"Statement":{"Effect":"Allow","Action":"ec2:Describe*","Resource":"*"}}`, PolicyARNs: []string{readOnly},
+	})
+	f.must(err)
+	c, err := f.Session(ctx, got.AccessKeyID, got.SessionToken)
+	f.must(err)
+	if c.Secret != got.Secret || c.Principal.ARN() != "arn:aws:sts::123456789012:assumed-role/named/work" || !c.Expires.Equal(f.clock.now().Add(15*time.Minute)) {
+		t.Errorf("got %v of %s until %s", c, c.Principal.ARN(), c.Expires)
+	}
+	for action, want := range map[string]bool{"ec2:DescribeVpcs": true, "appstream:ListTagsForResource": true, "ec2:CreateVpc": false} {
+		if d := f.may(c, action); d.Allowed != want || !want && !strings.Contains(d.Reason, "no session policy") {
+			t.Errorf("%s: got %+v", action, d)
+		}
+	}
+	// A session policy limits what a trust policy by name gives, too.
+	next := f.role("next", `"Principal":{"AWS":"`+named+`"}`)
+	f.must(f.DeleteInline(ctx, access.Role, "named", "all"))
+	refused(c, access.Assume{RoleARN: next}, "not authorized")
+	free, err := assume(ann, access.Assume{RoleARN: named, ExternalID: "42"})
+	f.must(err)
+	if _, err := assume(free, access.Assume{RoleARN: next}); err != nil {
+		t.Errorf("a role that assumes a role: %v", err)
+	}
+	f.must(f.SetBoundary(ctx, access.Role, "named", readOnly))
+	refused(free, access.Assume{RoleARN: next}, "not authorized")
+	f.must(f.SetBoundary(ctx, access.Role, "named", ""))
+	for name, bad := range map[string][2]string{
+		"another key's token": {"ASIAOTHER", got.SessionToken}, "cut": {got.AccessKeyID, got.SessionToken[:len(got.SessionToken)-4]},
+		"no base64": {got.AccessKeyID, "%"}, "empty": {got.AccessKeyID, ""}, "huge": {got.AccessKeyID, strings.Repeat("A", 1<<20)},
+	} {
+		if _, err := f.Session(ctx, bad[0], bad[1]); !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	// The role's end is the session's end, also when another role gets its name.
+	f.must(f.Delete(ctx, access.Role, "named"))
+	f.role("named", `"Principal":"*"`)
+	if _, err := f.Session(ctx, got.AccessKeyID, got.SessionToken); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a session of a deleted role: got %v", err)
+	}
+}
+
+func TestSessionToken(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	f.must(f.Attach(ctx, access.User, "ann", readOnly))
+	got, err := f.SessionToken(ann, time.Hour)
+	f.must(err)
+	c, err := f.Session(ctx, got.AccessKeyID, got.SessionToken)
+	f.must(err)
+	if !f.may(c, "appstream:DescribeStacks").Allowed || f.may(c, "ec2:CreateVpc").Allowed || c.Principal != ann.Principal {
+		t.Errorf("got %v of %+v", c, c.Principal)
+	}
+	_, err = f.SessionToken(c, 0)
+	f.fails(err, fault.Denied, "Cannot call GetSessionToken with session credentials")
+	f.clock.add(2 * time.Hour)
+	if c, err := f.Session(ctx, got.AccessKeyID, got.SessionToken); err != nil || c.Expires.After(f.clock.now()) {
+		t.Errorf("an expired token: got %v, %v", c, err)
+	}
+}
+
+func TestServiceRoleStaysDeleted(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	role, err := f.Get(ctx, access.Role, iam.ServiceAccessRoleName)
+	f.must(err)
+	if role.ARN(account) != "arn:aws:iam::123456789012:role/service-role/AmazonAppStreamServiceAccess" || len(role.Attached) != 1 {
+		t.Errorf("got %+v", role)
+	}
+	f.must(f.Detach(ctx, access.Role, role.Name, role.Attached[0]))
+	f.must(f.Delete(ctx, access.Role, role.Name))
+	f.must(f.store.Close())
+	f.open()
+	_, err = f.Get(ctx, access.Role, role.Name)
+	f.fails(err, fault.NotFound, "cannot be found")
+}
+
+// TestChangesAreInForce: a policy that was taken away before a question is not in its answer, however many ask meanwhile.
+func TestChangesAreInForce(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	stop := make(chan struct{})
+	var askers sync.WaitGroup
+	for range 4 {
+		askers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = f.Authorize(ctx, ann, iam.Request{Action: "x:y"})
+				}
+			}
+		})
+	}
+	for range 20 {
+		f.must(f.PutInline(ctx, access.User, "ann", "p", allowAll))
+		if !f.may(ann, "x:y").Allowed {
+			t.Error("a new policy is not in force")
+		}
+		f.must(f.DeleteInline(ctx, access.User, "ann", "p"))
+		if f.may(ann, "x:y").Allowed {
+			t.Error("a policy that was taken away is in force")
+		}
+	}
+	close(stop)
+	askers.Wait()
+}
