@@ -76,7 +76,7 @@ func (t *Tiles) Begin(size media.Size) {
 	t.dirty = cleared(t.dirty, t.columns*t.rows)
 	t.isSolid = cleared(t.isSolid, t.columns*t.rows)
 	t.dirtyCount, t.next = 0, 0
-	t.moves.pause, t.moves.skip = 0, 0
+	t.moves.debt = 0
 	t.epoch++
 	t.fresh = true
 	t.out.Reset()

@@ -21,10 +21,11 @@ const (
 	maxRounds    = 3
 	maxCopies    = 64 // of an update
 	maxProbes    = 16
-	maxPause     = 32 // updates
+	maxDebt      = 1 << 20
+	debtPaid     = 1 << 19 // an update: about half a millisecond
 )
 
-// moves is the memory of the search; none of it counts between two updates but the pause.
+// moves is the memory of the search; none of it counts between two updates but the debt.
 type moves struct {
 	spans    []span
 	starts   []int    // of runs, by column
@@ -37,9 +38,9 @@ type moves struct {
 	probes  []probe
 	filter  [1 << (filterBits - 6)]uint64
 	vectors []vector
-	// A search in two dimensions that finds nothing costs more the more changes, so moving pictures make it
-	// rarer: after each failure it is left out twice as often.
-	pause, skip int
+	// debt is how many pixels were searched in two dimensions for nothing. Each update pays some; while there
+	// is much of it, as in moving pictures, that search is left out.
+	debt int
 }
 
 // span is a range of x.
@@ -59,6 +60,7 @@ const (
 
 // findCopies explains what it can of the frames' changes by copies inside the viewer's picture.
 func (t *Tiles) findCopies() {
+	t.moves.debt = max(0, t.moves.debt-debtPaid)
 	first := 0
 	for round := range maxRounds {
 		changed, source := 0, image.Rectangle{}
@@ -82,16 +84,14 @@ func (t *Tiles) findCopies() {
 				found = true
 				continue
 			}
-			if t.moves.skip > 0 {
-				t.moves.skip--
+			if t.moves.debt > maxDebt {
 				continue
 			}
 			if by, ok := t.match(f, source); ok && t.explain(f, by) {
-				t.moves.pause = 0
+				t.moves.debt = 0
 				found = true
-			} else if round == 0 {
-				t.moves.pause = min(2*t.moves.pause+1, maxPause)
-				t.moves.skip = t.moves.pause
+			} else {
+				t.moves.debt += source.Dx() * source.Dy()
 			}
 		}
 		if !found {

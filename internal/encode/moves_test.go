@@ -183,7 +183,7 @@ func TestMovesAreFound(t *testing.T) {
 			s.text(image.Rect(150, 380, 950, 384))
 		}, 0.35},
 		{"with a first column that ends earlier", func(s *screen) {
-			s.scroll(image.Rect(3, 3, 903, 783), 0, -15)
+			s.scroll(image.Rect(0, 3, 903, 783), 0, -15)
 			s.text(image.Rect(5, 740, 15, 750))
 		}, 0.15},
 		{"beside a bar that differs", func(s *screen) {
