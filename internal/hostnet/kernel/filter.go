@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -43,6 +44,17 @@ func roomy(c *mdl.Conn) error {
 	return c.SetDeadline(time.Now().Add(filterPatience))
 }
 
+// numbering guards the library's counter of sets, which it shares between all of its connections and does not guard itself. It guards
+// nothing of ours; drivers of one process share it because they share the library.
+var numbering sync.Mutex
+
+// addSet adds a set to the batch.
+func addSet(c *nftables.Conn, set *nftables.Set, elements []nftables.SetElement) error {
+	numbering.Lock()
+	defer numbering.Unlock()
+	return c.AddSet(set, elements)
+}
+
 // replace puts the ruleset in force in place of the one before, in one step. It returns the generation that this made.
 func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 	c, err := f.conn()
@@ -75,7 +87,7 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 		for _, a := range s.Addrs {
 			elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
 		}
-		if err := c.AddSet(set, elements); err != nil {
+		if err := addSet(c, set, elements); err != nil {
 			return 0, fmt.Errorf("add set %s: %w", s.Name, err)
 		}
 		sets[s.Name] = set
@@ -220,7 +232,7 @@ func dispatch(c *nftables.Conn, t *nftables.Table, es []expr.Any, r *vpc.Rule) (
 			Key: to.Addr.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: to.Chain},
 		})
 	}
-	if err := c.AddSet(m, elements); err != nil {
+	if err := addSet(c, m, elements); err != nil {
 		return nil, fmt.Errorf("add verdict map: %w", err)
 	}
 	offset := uint32(destinationOffset)
