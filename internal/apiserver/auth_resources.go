@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"reflect"
+	"slices"
 	"strings"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -40,7 +41,7 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
 	var passed string
 	if in != nil {
 		v := reflect.ValueOf(in).Elem()
-		q.Resources, q.Keys = x.resources(ctx, *c, v), requestTags(v)
+		q.Resources, q.Keys = x.resources(ctx, *c, v), requestKeys(v)
 		if x.service == appStream {
 			passed = textField(v, "IamRoleArn")
 		}
@@ -122,6 +123,13 @@ var ec2Members = []struct{ field, kind string }{
 	{"RouteTableIds", "route-table"},
 	{"VpcEndpointId", "vpc-endpoint"},
 	{"VpcEndpointIds", "vpc-endpoint"},
+	{"AddSubnetIds", "subnet"},
+	{"RemoveSubnetIds", "subnet"},
+	{"AddSecurityGroupIds", "security-group"},
+	{"RemoveSecurityGroupIds", "security-group"},
+	{"AddRouteTableIds", "route-table"},
+	{"RemoveRouteTableIds", "route-table"},
+	{"SecurityGroupRuleIds", "security-group-rule"},
 }
 
 // ec2Prefixes are the types of resources by the prefix of their IDs, for operations on tags.
@@ -190,8 +198,8 @@ func (x *exchange) iamResources(ctx context.Context, c Caller, in reflect.Value)
 	return nil
 }
 
-// requestTags are the condition keys of the tags that a request brings.
-func requestTags(in reflect.Value) map[string][]string {
+// requestKeys are the condition keys of the tags, policies and boundaries that a request brings.
+func requestKeys(in reflect.Value) map[string][]string {
 	tags := map[string]string{}
 	collect := func(list reflect.Value) {
 		for i := range list.Len() {
@@ -216,10 +224,15 @@ func requestTags(in reflect.Value) map[string][]string {
 			}
 		}
 	}
-	if len(tags) == 0 {
-		return nil
-	}
 	keys := map[string][]string{}
+	for field, key := range map[string]string{"PolicyArn": "iam:policyarn", "PermissionsBoundary": "iam:permissionsboundary"} {
+		if v := textField(in, field); v != "" {
+			keys[key] = []string{v}
+		}
+	}
+	if removed := textFields(in, "TagKeys"); len(removed) > 0 {
+		keys["aws:tagkeys"] = slices.Clone(removed)
+	}
 	for k, v := range tags {
 		keys["aws:requesttag/"+strings.ToLower(k)] = []string{v}
 		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], k)
