@@ -282,7 +282,7 @@ func (r *rig) join(t testing.TB, hello channel.Hello) *viewer {
 func (r *rig) openDisplay(t testing.TB, v *viewer, ticket string) {
 	t.Helper()
 	v.display = r.dial(t, "display", ticket)
-	send(t, v.display, &channel.Start{Version: 1, Codecs: channel.CodecTiles})
+	send(t, v.display, &channel.Start{Version: 1, Codecs: channel.CodecTiles | channel.CodecCopy | channel.CodecFill})
 }
 
 // update takes one update, draws and acknowledges it.
