@@ -95,10 +95,10 @@ type Credential struct {
 // Session is what limits temporary credentials beside their principal's policies.
 type Session struct {
 	Issued     time.Time
-	Limited    bool              // session policies were given, and have to allow as well
-	Policies   []string          // documents
-	PolicyARNs []string          // of managed policies
-	Chained    bool              // a role assumed by a role
+	Limited    bool     // session policies were given, and have to allow as well
+	Policies   []string // documents
+	PolicyARNs []string // of managed policies
+	Chained    bool     // a role assumed by a role
 }
 
 // String names the key and never its secret.
