@@ -2,12 +2,14 @@ package apiserver
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/iam"
 )
 
@@ -46,7 +48,7 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
 			passed = textField(v, "IamRoleArn")
 		}
 	}
-	d, err := o.Access.Authorize(ctx, x.credential, q)
+	d, err := x.decide(ctx, q)
 	if err != nil || !d.Allowed || passed == "" {
 		return orDenied(err, x.permit(d))
 	}
@@ -54,6 +56,78 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
 	q.Keys = map[string][]string{"iam:passedtoservice": {"appstream.amazonaws.com"}}
 	d, err = o.Access.Authorize(ctx, x.credential, q)
 	return orDenied(err, x.permit(d))
+}
+
+// decide asks about each resource with the tags that it has.
+func (x *exchange) decide(ctx context.Context, q iam.Request) (d iam.Decision, err error) {
+	resources, keys := q.Resources, q.Keys
+	if len(resources) == 0 {
+		return x.server.options.Access.Authorize(ctx, x.credential, q)
+	}
+	tags, err := x.resourceTags(ctx, resources)
+	if err != nil {
+		return d, err
+	}
+	for _, arn := range resources {
+		q.Resources, q.Keys = []string{arn}, maps.Clone(keys)
+		if q.Keys == nil {
+			q.Keys = map[string][]string{}
+		}
+		for k, v := range tags[arn] {
+			q.Keys["aws:resourcetag/"+strings.ToLower(k)] = []string{v}
+			q.Keys[x.service.signingName()+":resourcetag/"+strings.ToLower(k)] = []string{v}
+		}
+		if d, err = x.server.options.Access.Authorize(ctx, x.credential, q); err != nil || !d.Allowed {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+// resourceTags are the tags of each resource that exists and has some.
+func (x *exchange) resourceTags(ctx context.Context, arns []string) (map[string]map[string]string, error) {
+	o, out := &x.server.options, map[string]map[string]string{}
+	if x.service == ec2 && o.Network != nil {
+		all, err := o.Network.DescribeTags(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range all {
+			for _, arn := range arns {
+				if !strings.HasSuffix(arn, "/"+t.ResourceID) {
+					continue
+				}
+				if out[arn] == nil {
+					out[arn] = map[string]string{}
+				}
+				out[arn][t.Key] = t.Value
+			}
+		}
+	}
+	for _, arn := range arns {
+		name := arn[strings.LastIndexByte(arn, '/')+1:]
+		var err error
+		switch {
+		case x.service == appStream && o.Control != nil:
+			out[arn], err = o.Control.Tags(ctx, arn)
+		case x.service == iamService && strings.Contains(arn, ":user/"):
+			out[arn], err = x.entityTags(ctx, access.User, name)
+		case x.service == iamService && strings.Contains(arn, ":role/"):
+			out[arn], err = x.entityTags(ctx, access.Role, name)
+		}
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (x *exchange) entityTags(ctx context.Context, k access.Kind, name string) (map[string]string, error) {
+	e, err := x.server.options.Access.Get(ctx, k, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.Tags, nil
 }
 
 func orDenied(err, denied error) error {
@@ -207,7 +281,7 @@ func requestKeys(in reflect.Value) map[string][]string {
 		}
 	}
 	if f := in.FieldByName("Tags"); f.IsValid() {
-		switch f.Kind() { //nolint:exhaustive // tags are maps or lists
+		switch f.Kind() {
 		case reflect.Map:
 			for k, v := range f.Seq2() {
 				tags[k.String()] = v.String()

@@ -2,6 +2,7 @@ package iam
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -320,12 +321,7 @@ func (p *principals) has(who *Principal) (named, account bool) {
 		return true, false
 	}
 	if who.Kind == Service {
-		for _, s := range p.services {
-			if s == who.Name {
-				return true, false
-			}
-		}
-		return false, false
+		return slices.Contains(p.services, who.Name), false
 	}
 	arn, role := who.ARN(), ""
 	if who.Kind == RoleSession {

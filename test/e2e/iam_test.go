@@ -10,7 +10,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/appstream"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 )
@@ -113,6 +115,35 @@ func TestAccessWithTheGoSDK(t *testing.T) {
 	malformed := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Resource":"*"}]}`
 	_, err = root.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: aws.String("ann"), PolicyName: aws.String("bad"), PolicyDocument: &malformed})
 	wantCode(t, err, "MalformedPolicyDocument", "Policy statement must contain actions. (line 1, column 38)")
+
+	// Tags of what exists, and tags that a request brings.
+	put("locked", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":["appstream:Delete*","ec2:DeleteVpc","iam:DeleteUser"],"Resource":"*",`+
+		`"Condition":{"StringEquals":{"aws:ResourceTag/locked":"yes"}}},{"Effect":"Deny","Action":"appstream:CreateStack","Resource":"*",`+
+		`"Condition":{"StringEquals":{"aws:RequestTag/team":"red"}}}]}`)
+	_, err = stacks.CreateStack(ctx, &appstream.CreateStackInput{Name: aws.String("red"), Tags: map[string]string{"team": "red"}})
+	wantCode(t, err, "AccessDeniedException", "explicit deny")
+	if _, err := stacks.CreateStack(ctx, &appstream.CreateStackInput{Name: aws.String("locked"), Tags: map[string]string{"locked": "yes"}}); err != nil {
+		t.Error(err)
+	}
+	_, err = stacks.DeleteStack(ctx, &appstream.DeleteStackInput{Name: aws.String("locked")})
+	wantCode(t, err, "AccessDeniedException", "stack/locked with an explicit deny")
+	if _, err := stacks.DeleteStack(ctx, &appstream.DeleteStackInput{Name: aws.String("green")}); err != nil {
+		t.Errorf("a stack without the tag: %v", err)
+	}
+	vpc, err := vpcs.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.9.0.0/16")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vpcs.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{*vpc.Vpc.VpcId}, Tags: []ec2types.Tag{{Key: aws.String("locked"), Value: aws.String("yes")}}}); err != nil {
+		t.Error(err)
+	}
+	_, err = vpcs.DeleteVpc(ctx, &ec2.DeleteVpcInput{VpcId: vpc.Vpc.VpcId})
+	wantCode(t, err, "UnauthorizedOperation", "vpc/"+*vpc.Vpc.VpcId+" with an explicit deny")
+	if _, err := root.CreateUser(ctx, &iam.CreateUserInput{UserName: aws.String("kept"), Tags: []iamtypes.Tag{{Key: aws.String("locked"), Value: aws.String("yes")}}}); err != nil {
+		t.Error(err)
+	}
+	_, err = iam.NewFromConfig(ann).DeleteUser(ctx, &iam.DeleteUserInput{UserName: aws.String("kept")})
+	wantCode(t, err, "AccessDenied", "user/kept with an explicit deny")
 
 	// A role, with an external ID and a session policy.
 	role, err := root.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("streaming"), AssumeRolePolicyDocument: aws.String(
