@@ -122,6 +122,9 @@ func (r *region) announce(info devJSON) {
 	if hint := r.driver.Hint("bin/penstock"); hint != "" {
 		fmt.Println(hint)
 	}
+	if r.config.net == netKernel && !r.config.secure() {
+		fmt.Println("endpoints serve plain HTTP at their private addresses; --tls on encrypts them")
+	}
 	if info.StreamingURL != "" {
 		fmt.Printf("\nopen     %s\n\n", info.StreamingURL)
 	}
