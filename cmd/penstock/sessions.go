@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -55,7 +56,7 @@ func viewSession(s *appstream.Session, i *appstream.Instance) sessionView {
 }
 
 // adminHandler serves the operator's tools on a socket that only the server's own user can open.
-func adminHandler(c *control.Control, log interface{ Error(string, ...any) }) http.Handler {
+func adminHandler(c *control.Control, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /sessions", func(w http.ResponseWriter, r *http.Request) {
 		ss, err := c.AllSessions(r.Context())
