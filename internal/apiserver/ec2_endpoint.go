@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func dnsRecordType(o *api.DnsOptionsSpecification) (string, error) {
 	if o == nil {
 		return "", nil
 	}
-	if err := firstError(
+	if err := cmp.Or(
 		ec2Unsupported(deref(o.PrivateDnsOnlyForInboundResolverEndpoint), "DnsOptions.PrivateDnsOnlyForInboundResolverEndpoint", "it is for gateway services"),
 		ec2Unsupported(len(o.PrivateDnsSpecifiedDomains) > 0, "DnsOptions.PrivateDnsSpecifiedDomain", "it is for resource endpoints"),
 	); err != nil {
@@ -75,7 +76,7 @@ func dnsRecordType(o *api.DnsOptionsSpecification) (string, error) {
 }
 
 func (h *ec2Handlers) createVpcEndpoint(ctx context.Context, _ Caller, in *api.CreateVpcEndpointInput) (*api.CreateVpcEndpointOutput, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		ec2Unsupported(in.ServiceNetworkArn != nil, "ServiceNetworkArn", "there are no service networks"),
 		ec2Unsupported(in.ResourceConfigurationArn != nil, "ResourceConfigurationArn", "there are no resource configurations"),
 	); err != nil {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 
@@ -114,7 +115,7 @@ func (h *ec2Handlers) replaceRouteTableAssociation(ctx context.Context, _ Caller
 
 // routeCIDR reads the destination of a route.
 func routeCIDR(cidr, cidr6, list *string) (netip.Prefix, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		ec2Unsupported(cidr6 != nil, "DestinationIpv6CidrBlock", "VPCs are IPv4 only"),
 		ec2Unsupported(list != nil, "DestinationPrefixListId", "there are no prefix lists"),
 	); err != nil {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -30,7 +31,7 @@ func vpcShape(v *vpc.VPC) api.Vpc {
 }
 
 func (h *ec2Handlers) createVpc(ctx context.Context, _ Caller, in *api.CreateVpcInput) (*api.CreateVpcOutput, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		ec2Unsupported(deref(in.AmazonProvidedIpv6CidrBlock) || in.Ipv6CidrBlock != nil || in.Ipv6Pool != nil || in.Ipv6IpamPoolId != nil, "Ipv6CidrBlock", "VPCs are IPv4 only"),
 		ec2Unsupported(in.Ipv4IpamPoolId != nil || in.Ipv4NetmaskLength != nil, "Ipv4IpamPoolId", "there is no IPAM"),
 	); err != nil {
@@ -45,16 +46,6 @@ func (h *ec2Handlers) createVpc(ctx context.Context, _ Caller, in *api.CreateVpc
 		return nil, err
 	}
 	return &api.CreateVpcOutput{Vpc: new(vpcShape(v))}, nil
-}
-
-// firstError is the first error that is not nil.
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (h *ec2Handlers) describeVpcs(ctx context.Context, _ Caller, in *api.DescribeVpcsInput) (*api.DescribeVpcsOutput, error) {
@@ -161,7 +152,7 @@ func (h *ec2Handlers) subnetShape(n *network.Subnet) api.Subnet {
 }
 
 func (h *ec2Handlers) createSubnet(ctx context.Context, _ Caller, in *api.CreateSubnetInput) (*api.CreateSubnetOutput, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		ec2Unsupported(in.Ipv6CidrBlock != nil || deref(in.Ipv6Native) || in.Ipv6IpamPoolId != nil, "Ipv6CidrBlock", "VPCs are IPv4 only"),
 		ec2Unsupported(in.Ipv4IpamPoolId != nil || in.Ipv4NetmaskLength != nil, "Ipv4IpamPoolId", "there is no IPAM"),
 		ec2Unsupported(in.OutpostArn != nil, "OutpostArn", "there are no outposts"),
@@ -241,7 +232,7 @@ func (h *ec2Handlers) modifySubnetAttribute(ctx context.Context, _ Caller, in *a
 			given++
 		}
 	}
-	if err := firstError(
+	if err := cmp.Or(
 		oneAttribute(given),
 		ec2Unsupported(on(in.AssignIpv6AddressOnCreation), "AssignIpv6AddressOnCreation", "VPCs are IPv4 only"),
 		ec2Unsupported(on(in.EnableDns64), "EnableDns64", "VPCs are IPv4 only"),

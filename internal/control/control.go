@@ -72,36 +72,6 @@ func (c *Control) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// await waits until cond is true of the stored state, or returns cond's or ctx's error.
-func (c *Control) await(ctx context.Context, cond func(state.Reader) (bool, error)) error {
-	for {
-		var done bool
-		var at state.Revision
-		err := c.Store.View(ctx, func(r state.Reader) (err error) {
-			if at, err = r.Revision(); err != nil {
-				return err
-			}
-			done, err = cond(r)
-			return err
-		})
-		if err != nil || done {
-			return err
-		}
-		if _, err := c.Store.Changes(ctx, at); err != nil && !errors.Is(err, state.ErrCompacted) {
-			return err
-		}
-	}
-}
-
-// view reads and returns one value.
-func view[T any](ctx context.Context, s state.Store, fn func(state.Reader) (T, error)) (out T, err error) {
-	err = s.View(ctx, func(r state.Reader) (err error) {
-		out, err = fn(r)
-		return err
-	})
-	return out, err
-}
-
 func publicKey(k ed25519.PrivateKey) ed25519.PublicKey {
 	return k.Public().(ed25519.PublicKey) //nolint:forcetypeassert // documented to be of this type
 }

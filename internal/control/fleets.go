@@ -185,7 +185,7 @@ type Capacity struct{ Running, InUse, Available int32 }
 
 // FleetCapacity counts what a fleet has now.
 func (c *Control) FleetCapacity(ctx context.Context, name string) (Capacity, error) {
-	return view(ctx, c.Store, func(r state.Reader) (n Capacity, err error) {
+	return state.Read(ctx, c.Store, func(r state.Reader) (n Capacity, err error) {
 		is, err := appstream.Instances.By(r, "fleet", name)
 		for _, i := range is {
 			switch i.State {
@@ -255,7 +255,7 @@ func (c *Control) AssociatedFleets(ctx context.Context, stack string) ([]string,
 }
 
 func (c *Control) associated(ctx context.Context, key, value string, name func(*appstream.Association) string) ([]string, error) {
-	return view(ctx, c.Store, func(r state.Reader) ([]string, error) {
+	return state.Read(ctx, c.Store, func(r state.Reader) ([]string, error) {
 		as, err := appstream.Associations.By(r, key, value)
 		out := make([]string, 0, len(as))
 		for _, a := range as {
@@ -295,7 +295,7 @@ const BaseImage = "Penstock-Base"
 func (c *Control) AwaitCapacity(ctx context.Context, name string) error {
 	var last appstream.FleetState
 	var problems []appstream.FleetError
-	err := c.await(ctx, func(r state.Reader) (bool, error) {
+	err := state.Await(ctx, c.Store, func(r state.Reader) (bool, error) {
 		f, ok, err := appstream.Fleets.Get(r, name)
 		if err != nil || !ok {
 			return true, err

@@ -61,7 +61,7 @@ func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Sessi
 			return out, err
 		}
 		// An instance is on its way: wait for it as long as the caller does.
-		if err := c.await(ctx, func(r state.Reader) (bool, error) { return c.placeable(r, g.Stack, g.Fleet) }); err != nil {
+		if err := state.Await(ctx, c.Store, func(r state.Reader) (bool, error) { return c.placeable(r, g.Stack, g.Fleet) }); err != nil {
 			return nil, err
 		}
 	}
@@ -165,7 +165,7 @@ func (c *Control) place(tx state.Tx, f *appstream.Fleet, q LaunchRequest) (*apps
 // Ready waits until the session streams or has ended, or ctx ends, and returns it as it is then.
 func (c *Control) Ready(ctx context.Context, id appstream.SessionID) (*appstream.Session, error) {
 	var out *appstream.Session
-	err := c.await(ctx, func(r state.Reader) (bool, error) {
+	err := state.Await(ctx, c.Store, func(r state.Reader) (bool, error) {
 		s, ok, err := appstream.Sessions.Get(r, string(id))
 		if err != nil {
 			return false, err
@@ -211,7 +211,7 @@ type SessionQuery struct {
 // Sessions lists sessions in order of their IDs, and the ID to go on after when there are more.
 func (c *Control) Sessions(ctx context.Context, q SessionQuery) ([]*appstream.Session, string, error) {
 	var next string
-	out, err := view(ctx, c.Store, func(r state.Reader) ([]*appstream.Session, error) {
+	out, err := state.Read(ctx, c.Store, func(r state.Reader) ([]*appstream.Session, error) {
 		if _, ok, err := appstream.Stacks.Get(r, q.Stack); err != nil {
 			return nil, err
 		} else if !ok {
@@ -238,7 +238,7 @@ func (c *Control) Sessions(ctx context.Context, q SessionQuery) ([]*appstream.Se
 
 // AllSessions lists every session that is still known, for operators.
 func (c *Control) AllSessions(ctx context.Context) ([]*appstream.Session, error) {
-	return view(ctx, c.Store, func(r state.Reader) ([]*appstream.Session, error) {
+	return state.Read(ctx, c.Store, func(r state.Reader) ([]*appstream.Session, error) {
 		return appstream.Sessions.List(r, state.Query{})
 	})
 }
@@ -246,7 +246,7 @@ func (c *Control) AllSessions(ctx context.Context) ([]*appstream.Session, error)
 // Session returns one session; false when it is not known.
 func (c *Control) Session(ctx context.Context, id appstream.SessionID) (*appstream.Session, bool, error) {
 	var ok bool
-	s, err := view(ctx, c.Store, func(r state.Reader) (s *appstream.Session, err error) {
+	s, err := state.Read(ctx, c.Store, func(r state.Reader) (s *appstream.Session, err error) {
 		s, ok, err = appstream.Sessions.Get(r, string(id))
 		return s, err
 	})
@@ -256,7 +256,7 @@ func (c *Control) Session(ctx context.Context, id appstream.SessionID) (*appstre
 // Instance returns one instance; false when it is not known.
 func (c *Control) Instance(ctx context.Context, id appstream.InstanceID) (*appstream.Instance, bool, error) {
 	var ok bool
-	i, err := view(ctx, c.Store, func(r state.Reader) (i *appstream.Instance, err error) {
+	i, err := state.Read(ctx, c.Store, func(r state.Reader) (i *appstream.Instance, err error) {
 		i, ok, err = appstream.Instances.Get(r, string(id))
 		return i, err
 	})

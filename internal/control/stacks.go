@@ -188,7 +188,7 @@ func stackNotFound(name string) error {
 
 // named lists a table, or gets exactly the named documents and refuses when one is missing.
 func named[T any](ctx context.Context, s state.Store, t state.Table[T], resource string, names []string) ([]*T, error) {
-	return view(ctx, s, func(r state.Reader) ([]*T, error) {
+	return state.Read(ctx, s, func(r state.Reader) ([]*T, error) {
 		if len(names) == 0 {
 			return t.List(r, state.Query{})
 		}

@@ -15,7 +15,7 @@ const maxTags = 50
 
 // Tags returns the tags of the stack or fleet with this ARN.
 func (c *Control) Tags(ctx context.Context, arn string) (appstream.Tags, error) {
-	return view(ctx, c.Store, func(r state.Reader) (appstream.Tags, error) {
+	return state.Read(ctx, c.Store, func(r state.Reader) (appstream.Tags, error) {
 		t, err := c.tagged(r, arn)
 		if err != nil {
 			return nil, err

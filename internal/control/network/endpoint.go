@@ -52,14 +52,14 @@ func (c CreateEndpoint) hash() (string, error) {
 // CreateVPCEndpoint makes a pending endpoint with one interface a subnet; Run makes it available.
 // A ClientToken that comes again answers the first endpoint.
 func (s *Service) CreateVPCEndpoint(ctx context.Context, c CreateEndpoint) (*vpc.Endpoint, error) {
-	if err := firstError(s.checkEndpointRequest(&c), s.checkTags(c.Tags)); err != nil {
+	if err := cmp.Or(s.checkEndpointRequest(&c), s.checkTags(c.Tags)); err != nil {
 		return nil, err
 	}
 	hash, err := c.hash()
 	if err != nil {
 		return nil, err
 	}
-	return update(ctx, s.store, func(tx state.Tx) (*vpc.Endpoint, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.Endpoint, error) {
 		if c.ClientToken != "" {
 			had, err := vpc.Endpoints().By(tx, "token", c.ClientToken)
 			if err != nil {
@@ -516,7 +516,7 @@ func (s *Service) DeleteVPCEndpoints(ctx context.Context, ids []vpc.EndpointID) 
 			return nil, err
 		}
 	}
-	return update(ctx, s.store, func(tx state.Tx) ([]Unsuccessful, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) ([]Unsuccessful, error) {
 		var out []Unsuccessful
 		for _, id := range unique(ids) {
 			e, ok, err := vpc.Endpoints().Get(tx, string(id))

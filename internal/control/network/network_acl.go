@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 
 	"penstock.dev/penstock/internal/fault"
@@ -13,7 +14,7 @@ func (s *Service) CreateNetworkACL(ctx context.Context, id vpc.VPCID, tags vpc.T
 	if err := s.checkTags(tags); err != nil {
 		return nil, err
 	}
-	return update(ctx, s.store, func(tx state.Tx) (*vpc.NetworkACL, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.NetworkACL, error) {
 		if _, err := get(tx, vpc.VPCs(), id); err != nil {
 			return nil, err
 		}
@@ -89,7 +90,7 @@ func (s *Service) DeleteNetworkACLEntry(ctx context.Context, id vpc.NetworkACLID
 
 // ReplaceNetworkACLAssociation moves a subnet to another ACL of its VPC and returns the new association.
 func (s *Service) ReplaceNetworkACLAssociation(ctx context.Context, association vpc.NetworkACLAssociationID, to vpc.NetworkACLID) (vpc.NetworkACLAssociationID, error) {
-	return update(ctx, s.store, func(tx state.Tx) (vpc.NetworkACLAssociationID, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (vpc.NetworkACLAssociationID, error) {
 		if err := vpc.CheckID(association); err != nil {
 			return "", err
 		}
@@ -120,6 +121,6 @@ func (s *Service) ReplaceNetworkACLAssociation(ctx context.Context, association 
 		prev.Associations = without(prev.Associations, func(a vpc.NetworkACLAssociation) bool { return a.ID == association })
 		made := newACLAssociation(subnet)
 		next.Associations = append(next.Associations, made)
-		return made.ID, firstError(vpc.NetworkACLs().Put(tx, prev), vpc.NetworkACLs().Put(tx, next))
+		return made.ID, cmp.Or(vpc.NetworkACLs().Put(tx, prev), vpc.NetworkACLs().Put(tx, next))
 	})
 }

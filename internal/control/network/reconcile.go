@@ -152,7 +152,7 @@ func (s *Service) plan(res vpc.Resources) vpc.Plan {
 // pass reads the whole state, puts it in force, and writes what became of the endpoints.
 // It returns when it wants to run again even if nothing changes; zero: never.
 func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
-	res, err := view(ctx, r.raw, func(rd state.Reader) (res vpc.Resources, err error) {
+	res, err := state.Read(ctx, r.raw, func(rd state.Reader) (res vpc.Resources, err error) {
 		if r.seen, err = rd.Revision(); err != nil {
 			return res, err
 		}

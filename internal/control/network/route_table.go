@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -60,7 +61,7 @@ func (s *Service) CreateRouteTable(ctx context.Context, id vpc.VPCID, tags vpc.T
 	if err := s.checkTags(tags); err != nil {
 		return RouteTable{}, err
 	}
-	return update(ctx, s.store, func(tx state.Tx) (RouteTable, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (RouteTable, error) {
 		if _, err := get(tx, vpc.VPCs(), id); err != nil {
 			return RouteTable{}, err
 		}
@@ -86,7 +87,7 @@ func (s *Service) CreateRouteTable(ctx context.Context, id vpc.VPCID, tags vpc.T
 
 // DescribeRouteTables returns the named tables, or all.
 func (s *Service) DescribeRouteTables(ctx context.Context, ids []vpc.RouteTableID) ([]RouteTable, error) {
-	return view(ctx, s.store, func(r state.Reader) ([]RouteTable, error) {
+	return state.Read(ctx, s.store, func(r state.Reader) ([]RouteTable, error) {
 		var tables []*vpc.RouteTable
 		if len(ids) == 0 {
 			var err error
@@ -130,7 +131,7 @@ func (s *Service) DeleteRouteTable(ctx context.Context, id vpc.RouteTableID) err
 
 // AssociateRouteTable ties a subnet to a table instead of the main one.
 func (s *Service) AssociateRouteTable(ctx context.Context, id vpc.RouteTableID, subnet vpc.SubnetID) (vpc.RouteTableAssociationID, error) {
-	return update(ctx, s.store, func(tx state.Tx) (vpc.RouteTableAssociationID, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (vpc.RouteTableAssociationID, error) {
 		t, err := get(tx, vpc.RouteTables(), id)
 		if err != nil {
 			return "", err
@@ -180,7 +181,7 @@ func (s *Service) DisassociateRouteTable(ctx context.Context, id vpc.RouteTableA
 
 // ReplaceRouteTableAssociation moves a subnet, or the role of main table, to another table.
 func (s *Service) ReplaceRouteTableAssociation(ctx context.Context, id vpc.RouteTableAssociationID, to vpc.RouteTableID) (vpc.RouteTableAssociationID, error) {
-	return update(ctx, s.store, func(tx state.Tx) (vpc.RouteTableAssociationID, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (vpc.RouteTableAssociationID, error) {
 		prev, a, err := tableOf(tx, id)
 		if err != nil {
 			return "", err
@@ -198,7 +199,7 @@ func (s *Service) ReplaceRouteTableAssociation(ctx context.Context, id vpc.Route
 		prev.Associations = without(prev.Associations, func(x vpc.RouteTableAssociation) bool { return x.ID == id })
 		a.ID = newID[vpc.RouteTableAssociationID](vpc.PrefixRouteTableAssociation)
 		next.Associations = append(next.Associations, a)
-		if err := firstError(vpc.RouteTables().Put(tx, prev), vpc.RouteTables().Put(tx, next)); err != nil {
+		if err := cmp.Or(vpc.RouteTables().Put(tx, prev), vpc.RouteTables().Put(tx, next)); err != nil {
 			return "", err
 		}
 		if !a.Main {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -18,10 +19,10 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, id vpc.VPCID, name, d
 	if description == "" {
 		return nil, missing("GroupDescription")
 	}
-	if err := firstError(vpc.CheckDescription(description), s.checkTags(tags)); err != nil {
+	if err := cmp.Or(vpc.CheckDescription(description), s.checkTags(tags)); err != nil {
 		return nil, err
 	}
-	return update(ctx, s.store, func(tx state.Tx) (*vpc.SecurityGroup, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.SecurityGroup, error) {
 		if id == "" {
 			defaults, err := vpc.VPCs().By(tx, "default", "true")
 			if err != nil {
@@ -95,7 +96,7 @@ func (s *Service) group(r state.Reader, ref GroupRef) (*vpc.SecurityGroup, error
 
 // DeleteSecurityGroup removes a group that no interface carries and no other group names.
 func (s *Service) DeleteSecurityGroup(ctx context.Context, ref GroupRef) (vpc.SecurityGroupID, error) {
-	return update(ctx, s.store, func(tx state.Tx) (vpc.SecurityGroupID, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (vpc.SecurityGroupID, error) {
 		g, err := s.group(tx, ref)
 		if err != nil {
 			return "", err
@@ -195,7 +196,7 @@ func (s *Service) Authorize(ctx context.Context, ref GroupRef, egress bool, requ
 		return nil, nil, err
 	}
 	var added []vpc.SecurityGroupRule
-	g, err := update(ctx, s.store, func(tx state.Tx) (*vpc.SecurityGroup, error) {
+	g, err := state.Write(ctx, s.store, func(tx state.Tx) (*vpc.SecurityGroup, error) {
 		added = nil
 		g, err := s.group(tx, ref)
 		if err != nil {

@@ -132,24 +132,6 @@ func newID[ID ~string](prefix string) ID {
 	return ID(vpc.FormatID(prefix, b))
 }
 
-// view reads one value from one consistent state.
-func view[T any](ctx context.Context, s state.Store, fn func(state.Reader) (T, error)) (out T, err error) {
-	err = s.View(ctx, func(r state.Reader) (err error) {
-		out, err = fn(r)
-		return err
-	})
-	return out, err
-}
-
-// update is one transaction with a result.
-func update[T any](ctx context.Context, s state.Store, fn func(state.Tx) (T, error)) (out T, err error) {
-	_, err = s.Update(ctx, func(tx state.Tx) (err error) {
-		out, err = fn(tx)
-		return err
-	})
-	return out, err
-}
-
 // get returns the document or the fault that EC2 answers for a wrong or unknown identifier.
 func get[T any, ID ~string](r state.Reader, t state.Table[T], id ID) (*T, error) {
 	if err := vpc.CheckID(id); err != nil {
@@ -167,7 +149,7 @@ func get[T any, ID ~string](r state.Reader, t state.Table[T], id ID) (*T, error)
 
 // describe returns the named documents, each of which must exist, or all of them when none is named.
 func describe[T any, ID ~string](ctx context.Context, s state.Store, t state.Table[T], ids []ID) ([]*T, error) {
-	return view(ctx, s, func(r state.Reader) ([]*T, error) {
+	return state.Read(ctx, s, func(r state.Reader) ([]*T, error) {
 		if len(ids) == 0 {
 			return t.List(r, state.Query{})
 		}

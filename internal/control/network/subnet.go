@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"strings"
@@ -35,7 +36,7 @@ func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone str
 			return nil, invalid("Value (%s) for parameter availabilityZone is invalid. Subnets can currently only be created in the following availability zones: %s.", zone, zoneNames(zones))
 		}
 	}
-	return update(ctx, s.store, func(tx state.Tx) (*Subnet, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (*Subnet, error) {
 		v, err := get(tx, vpc.VPCs(), id)
 		if err != nil {
 			return nil, err
@@ -76,7 +77,7 @@ func (s *Service) createSubnet(tx state.Tx, v *vpc.VPC, cidr netip.Prefix, zone 
 		return nil, err
 	}
 	acl.Associations = append(acl.Associations, newACLAssociation(n.ID))
-	return n, firstError(vpc.Subnets().Put(tx, n), vpc.NetworkACLs().Put(tx, acl))
+	return n, cmp.Or(vpc.Subnets().Put(tx, n), vpc.NetworkACLs().Put(tx, acl))
 }
 
 // DescribeSubnets returns the named subnets, or all.
@@ -85,7 +86,7 @@ func (s *Service) DescribeSubnets(ctx context.Context, ids []vpc.SubnetID) ([]Su
 	if err != nil {
 		return nil, err
 	}
-	return view(ctx, s.store, func(r state.Reader) ([]Subnet, error) {
+	return state.Read(ctx, s.store, func(r state.Reader) ([]Subnet, error) {
 		out := make([]Subnet, 0, len(found))
 		for _, n := range found {
 			used, err := r.Count(vpc.KindNetworkInterface, state.Key{Name: "subnet", Value: string(n.ID)})

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -109,7 +110,7 @@ func (s *Service) CreateTags(ctx context.Context, resources []string, tags vpc.T
 			next := make(vpc.Tags, len(r.tags)+len(tags))
 			maps.Copy(next, r.tags)
 			maps.Copy(next, tags)
-			if err := firstError(s.checkTags(tags), s.checkTags(next)); err != nil {
+			if err := cmp.Or(s.checkTags(tags), s.checkTags(next)); err != nil {
 				return err
 			}
 			if err := r.put(tx, next); err != nil {
@@ -161,14 +162,14 @@ type TagDescription struct{ ResourceID, ResourceType, Key, Value string }
 
 // DescribeTags returns every tag, ordered by resource and key.
 func (s *Service) DescribeTags(ctx context.Context) ([]TagDescription, error) {
-	return view(ctx, s.store, func(r state.Reader) ([]TagDescription, error) {
+	return state.Read(ctx, s.store, func(r state.Reader) ([]TagDescription, error) {
 		var out []TagDescription
 		add := func(resourceType, id string, tags vpc.Tags) {
 			for k, v := range tags {
 				out = append(out, TagDescription{id, resourceType, k, v})
 			}
 		}
-		err := firstError(
+		err := cmp.Or(
 			each(r, vpc.VPCs(), func(v *vpc.VPC) { add("vpc", string(v.ID), v.Tags) }),
 			each(r, vpc.Subnets(), func(v *vpc.Subnet) { add("subnet", string(v.ID), v.Tags) }),
 			each(r, vpc.SecurityGroups(), func(v *vpc.SecurityGroup) {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 
@@ -34,7 +35,7 @@ func (s *Service) CreateVPC(ctx context.Context, cidr, tenancy string, tags vpc.
 	default:
 		return nil, invalid("Value (%s) for parameter instanceTenancy is invalid.", tenancy)
 	}
-	return update(ctx, s.store, func(tx state.Tx) (*vpc.VPC, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.VPC, error) {
 		return s.createVPC(tx, p, tenancy, tags, false)
 	})
 }
@@ -80,7 +81,7 @@ func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags
 		ID: v.MainRouteTable, OwnerID: s.account, VPC: v.ID, Propagates: true,
 		Associations: []vpc.RouteTableAssociation{{ID: newID[vpc.RouteTableAssociationID](vpc.PrefixRouteTableAssociation), Main: true}},
 	}
-	return v, firstError(
+	return v, cmp.Or(
 		vpc.VPCs().Put(tx, v),
 		vpc.SecurityGroups().Put(tx, group),
 		vpc.NetworkACLs().Put(tx, acl),
@@ -100,7 +101,7 @@ func accounts() state.Table[begun] {
 // EnsureDefaultVPC makes the default VPC of a new account, 172.31.0.0/16 with a /20 in each zone. An account has it from
 // its beginning; whoever deletes it is without: then the result is nil.
 func (s *Service) EnsureDefaultVPC(ctx context.Context) (*vpc.VPC, error) {
-	return update(ctx, s.store, func(tx state.Tx) (*vpc.VPC, error) {
+	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.VPC, error) {
 		have, err := vpc.VPCs().By(tx, "default", "true")
 		if err != nil {
 			return nil, err
@@ -172,7 +173,7 @@ func (s *Service) DeleteVPC(ctx context.Context, id vpc.VPCID) error {
 				return dependency("The vpc '%s' has dependencies and cannot be deleted.", id)
 			}
 		}
-		return firstError(
+		return cmp.Or(
 			vpc.SecurityGroups().Delete(tx, string(v.DefaultSecurityGroup)),
 			vpc.NetworkACLs().Delete(tx, string(v.DefaultNetworkACL)),
 			vpc.RouteTables().Delete(tx, string(v.MainRouteTable)),
@@ -249,13 +250,4 @@ func dependency(format string, args ...any) error {
 
 func limit(code, text string) error {
 	return fault.New(fault.Limit, "", "", text).WithCode(code)
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
