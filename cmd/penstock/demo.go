@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -58,7 +59,7 @@ func readDevJSON(dir string) (devJSON, error) {
 }
 
 // demo records how far the making of the demo came, so that a restart goes on there and leaves alone what somebody changed or
-// deleted since.
+// deleted since. Each step finds what an earlier start made and was ended before it could record.
 type demo struct {
 	VPC      vpc.VPCID
 	Subnets  []vpc.SubnetID
@@ -217,6 +218,16 @@ func (r *region) demoVPC(ctx context.Context, d *demo) error {
 	if d.VPC != "" {
 		return nil
 	}
+	made, err := r.network.DescribeVPCs(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, v := range made {
+		if v.CIDR.String() == demoCIDR && v.Tags["Name"] == "demo" {
+			d.VPC = v.ID
+			return nil
+		}
+	}
 	v, err := r.network.CreateVPC(ctx, demoCIDR, "", vpc.Tags{"Name": "demo"})
 	if err != nil {
 		return err
@@ -234,7 +245,16 @@ func (r *region) demoSubnets(ctx context.Context, d *demo) error {
 			return err
 		}
 	}
+	made, err := r.network.DescribeSubnets(ctx, nil)
+	if err != nil {
+		return err
+	}
 	for _, n := range []struct{ cidr, zone string }{{"10.77.1.0/24", devRegion + "a"}, {"10.77.2.0/24", devRegion + "b"}} {
+		had := slices.IndexFunc(made, func(sn network.Subnet) bool { return sn.VPC == d.VPC && sn.CIDR.String() == n.cidr })
+		if had >= 0 {
+			d.Subnets = append(d.Subnets, made[had].ID)
+			continue
+		}
 		sn, err := r.network.CreateSubnet(ctx, d.VPC, n.cidr, n.zone, vpc.Tags{"Name": "demo-" + n.zone})
 		if err != nil {
 			return err
@@ -249,8 +269,15 @@ func (r *region) demoGroup(ctx context.Context, d *demo) error {
 	if d.Group != "" {
 		return nil
 	}
-	g, err := r.network.CreateSecurityGroup(ctx, d.VPC, "demo-streaming", "Streaming from the office network", nil)
+	const name = "demo-streaming"
+	made, err := r.network.DescribeSecurityGroups(ctx, nil)
 	if err != nil {
+		return err
+	}
+	var g *vpc.SecurityGroup
+	if had := slices.IndexFunc(made, func(g *vpc.SecurityGroup) bool { return g.VPC == d.VPC && g.Name == name }); had >= 0 {
+		g = made[had]
+	} else if g, err = r.network.CreateSecurityGroup(ctx, d.VPC, name, "Streaming from the office network", nil); err != nil {
 		return err
 	}
 	office := r.driver.UserNetworks()[0].CIDR.String()
@@ -260,7 +287,7 @@ func (r *region) demoGroup(ctx context.Context, d *demo) error {
 	}
 	d.Group = g.ID
 	_, _, err = r.network.Authorize(ctx, network.GroupRef{ID: g.ID}, false, rules, nil)
-	return err
+	return ignoreExisting(err)
 }
 
 func (r *region) demoEndpoint(ctx context.Context, d *demo) error {
@@ -278,35 +305,24 @@ func (r *region) demoEndpoint(ctx context.Context, d *demo) error {
 	return nil
 }
 
-// awaitEndpoint waits until the endpoint is available; false when it was deleted.
-func (r *region) awaitEndpoint(ctx context.Context, id vpc.EndpointID) (bool, error) {
-	for {
-		var at state.Revision
-		var e *vpc.Endpoint
+// awaitEndpoint waits until the endpoint is available, trying a failed one again; false when it was deleted.
+func (r *region) awaitEndpoint(ctx context.Context, id vpc.EndpointID) (present bool, err error) {
+	var e *vpc.Endpoint
+	err = state.Await(ctx, r.store, func(rd state.Reader) (bool, error) {
 		var ok bool
-		err := r.store.View(ctx, func(rd state.Reader) (err error) {
-			if at, err = rd.Revision(); err != nil {
-				return err
-			}
-			e, ok, err = vpc.Endpoints().Get(rd, string(id))
-			return err
-		})
-		switch {
-		case err != nil:
-			return false, err
-		case !ok || e.State == vpc.EndpointDeleting || e.State == vpc.EndpointDeleted:
-			return false, nil
-		case e.State == vpc.EndpointAvailable:
-			return true, nil
+		var err error
+		e, ok, err = vpc.Endpoints().Get(rd, string(id))
+		present = ok && e.State != vpc.EndpointDeleting && e.State != vpc.EndpointDeleted
+		return !present || e.State == vpc.EndpointAvailable, err
+	})
+	if err != nil && e != nil {
+		reason := ""
+		if e.LastError != nil {
+			reason = ": " + e.LastError.Message
 		}
-		if _, err := r.store.Changes(ctx, at); err != nil { // a failed endpoint is tried again
-			reason := ""
-			if e.LastError != nil {
-				reason = ": " + e.LastError.Message
-			}
-			return false, fmt.Errorf("endpoint %s is still %s%s: %w", id, e.State, reason, err)
-		}
+		return false, fmt.Errorf("endpoint %s is still %s%s: %w", id, e.State, reason, err)
 	}
+	return present, err
 }
 
 func (r *region) demoStack(ctx context.Context, d *demo) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -17,6 +18,9 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"penstock.dev/penstock/internal/sqlite"
+	"penstock.dev/penstock/internal/state"
 )
 
 func mustJSON(t *testing.T, b []byte, into any) {
@@ -234,6 +238,28 @@ func TestRestartAndKill(t *testing.T) {
 	}
 	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("processes left after SIGTERM: %v", left)
+	}
+}
+
+// TestDemoGoesOnWhereItWasCut forgets how far the demo came, as a kill before the record was written does: the next start finds what is there.
+func TestDemoGoesOnWhereItWasCut(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, dir)
+	first := s.info
+	s.stop()
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "state.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Update(t.Context(), func(tx state.Tx) error { return tx.Delete("demo", "demo") })
+	if err := errors.Join(err, store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, dir)
+	if s.info.VPCID != first.VPCID || s.info.VPCEndpointID != first.VPCEndpointID || s.info.StreamingURL == "" {
+		t.Errorf("got VPC %s, endpoint %s and URL %q, want %s, %s and a URL", s.info.VPCID, s.info.VPCEndpointID, s.info.StreamingURL, first.VPCID, first.VPCEndpointID)
 	}
 }
 
