@@ -49,7 +49,7 @@ func (r *region) userSource(a netip.Addr) netip.Addr {
 	}
 	for _, n := range r.driver.UserNetworks() {
 		if n.Dial.Contains(a) {
-			return translate(a, n)
+			return vpc.Rebase(a, n.CIDR)
 		}
 	}
 	return a

@@ -111,9 +111,3 @@ func (r *region) preflightPorts(id vpc.VPCID, src netip.AddrPort, dst netip.Addr
 	}
 	return out
 }
-
-// translate is the address that a loopback address plays in a network of users.
-func translate(a netip.Addr, n vpc.UserNetwork) netip.Addr {
-	b, c := a.As4(), n.CIDR.Addr().As4()
-	return netip.AddrFrom4([4]byte{c[0], c[1], b[2], b[3]})
-}

@@ -109,3 +109,20 @@ func FreeAddress(subnet *Subnet, taken func(netip.Addr) bool) (netip.Addr, error
 	}
 	return netip.Addr{}, fault.Newf(fault.Limit, "", "", "The subnet %s has no free addresses", subnet.ID).WithCode("InsufficientFreeAddressesInSubnet")
 }
+
+// Rebase puts the low bits of an IPv4 address into another network of the same size.
+func Rebase(a netip.Addr, to netip.Prefix) netip.Addr {
+	low, high := a.As4(), to.Addr().As4()
+	bits := to.Bits()
+	for i := range low {
+		mask := byte(0)
+		switch {
+		case bits >= 8*(i+1):
+			mask = 0xff
+		case bits > 8*i:
+			mask = 0xff << (8 - (bits - 8*i))
+		}
+		low[i] = high[i]&mask | low[i]&^mask
+	}
+	return netip.AddrFrom4(low)
+}

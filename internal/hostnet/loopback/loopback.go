@@ -512,7 +512,7 @@ func reset(c *net.TCPConn) {
 func (d *Driver) translate(a netip.Addr) (netip.Addr, vpc.VPCID) {
 	for _, u := range d.cfg.UserNetworks {
 		if u.Dial.Contains(a) {
-			return rebase(a, u.CIDR), ""
+			return vpc.Rebase(a, u.CIDR), ""
 		}
 	}
 	d.mu.Lock()
@@ -520,7 +520,7 @@ func (d *Driver) translate(a netip.Addr) (netip.Addr, vpc.VPCID) {
 	b := a.As4()
 	for id, s := range d.slots {
 		if b[0] == 127 && b[1] == s.number {
-			if v := rebase(a, netip.PrefixFrom(s.cidr.Addr(), 16).Masked()); s.cidr.Contains(v) {
+			if v := vpc.Rebase(a, netip.PrefixFrom(s.cidr.Addr(), 16).Masked()); s.cidr.Contains(v) {
 				return v, id
 			}
 		}

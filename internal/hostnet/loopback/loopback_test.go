@@ -98,7 +98,7 @@ func dialFrom(ctx context.Context, d *Driver, from netip.AddrPort, id vpc.VPCID,
 	}
 	for _, u := range d.UserNetworks() {
 		if u.CIDR.Contains(from.Addr()) {
-			from = netip.AddrPortFrom(rebase(from.Addr(), u.Dial), from.Port())
+			from = netip.AddrPortFrom(vpc.Rebase(from.Addr(), u.Dial), from.Port())
 		}
 	}
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}
@@ -405,7 +405,7 @@ func TestRebase(t *testing.T) {
 		{"10.1.2.3", "0.0.0.0/0", "10.1.2.3"},
 		{"10.1.2.3", "1.2.3.4/32", "1.2.3.4"},
 	} {
-		if got := rebase(netip.MustParseAddr(tt.addr), netip.MustParsePrefix(tt.to)).String(); got != tt.want {
+		if got := vpc.Rebase(netip.MustParseAddr(tt.addr), netip.MustParsePrefix(tt.to)).String(); got != tt.want {
 			t.Errorf("%s into %s: got %s, want %s", tt.addr, tt.to, got, tt.want)
 		}
 	}

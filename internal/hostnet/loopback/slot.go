@@ -44,26 +44,9 @@ func slotPrefix(number uint8) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{127, number, 0, 0}), 16)
 }
 
-// rebase puts the low bits of an address into another network of the same size.
-func rebase(a netip.Addr, to netip.Prefix) netip.Addr {
-	low, high := a.As4(), to.Addr().As4()
-	bits := to.Bits()
-	for i := range low {
-		mask := byte(0)
-		switch {
-		case bits >= 8*(i+1):
-			mask = 0xff
-		case bits > 8*i:
-			mask = 0xff << (8 - (bits - 8*i))
-		}
-		low[i] = high[i]&mask | low[i]&^mask
-	}
-	return netip.AddrFrom4(low)
-}
-
 // dialAddr is where an address of a VPC listens.
 func dialAddr(number uint8, private netip.Addr) netip.Addr {
-	return rebase(private, slotPrefix(number))
+	return vpc.Rebase(private, slotPrefix(number))
 }
 
 // lastAddr is the last address of a slot: reserved in every subnet that could hold it, so no interface ever has it.
