@@ -12,11 +12,7 @@ import (
 )
 
 func (h *appstreamHandlers) createFleet(ctx context.Context, _ Caller, in *api.CreateFleetInput) (*api.CreateFleetOutput, error) {
-	err := cmp.Or(
-		unsupported(in.DomainJoinInfo != nil, "domainJoinInfo"), unsupported(in.MaxConcurrentSessions != nil, "maxConcurrentSessions"),
-		unsupported(in.UsbDeviceFilterStrings != nil, "usbDeviceFilterStrings"), unsupported(in.SessionScriptS3Location != nil, "sessionScriptS3Location"),
-		unsupported(in.MaxSessionsPerInstance != nil, "maxSessionsPerInstance"), unsupported(in.RootVolumeConfig != nil, "rootVolumeConfig"),
-	)
+	err := unsupportedOfFleet(in.DomainJoinInfo, in.MaxConcurrentSessions, in.UsbDeviceFilterStrings, in.SessionScriptS3Location, in.MaxSessionsPerInstance, in.RootVolumeConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +70,7 @@ func (h *appstreamHandlers) describeFleets(ctx context.Context, _ Caller, in *ap
 }
 
 func (h *appstreamHandlers) updateFleet(ctx context.Context, _ Caller, in *api.UpdateFleetInput) (*api.UpdateFleetOutput, error) {
-	err := cmp.Or(
-		unsupported(in.DomainJoinInfo != nil, "domainJoinInfo"), unsupported(in.MaxConcurrentSessions != nil, "maxConcurrentSessions"),
-		unsupported(in.UsbDeviceFilterStrings != nil, "usbDeviceFilterStrings"), unsupported(in.SessionScriptS3Location != nil, "sessionScriptS3Location"),
-		unsupported(in.MaxSessionsPerInstance != nil, "maxSessionsPerInstance"), unsupported(in.RootVolumeConfig != nil, "rootVolumeConfig"),
-	)
+	err := unsupportedOfFleet(in.DomainJoinInfo, in.MaxConcurrentSessions, in.UsbDeviceFilterStrings, in.SessionScriptS3Location, in.MaxSessionsPerInstance, in.RootVolumeConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +164,15 @@ func (h *appstreamHandlers) fleet(ctx context.Context, f *appstream.Fleet) (api.
 		out.FleetErrors = append(out.FleetErrors, api.FleetError{ErrorCode: &e.Code, ErrorMessage: &e.Message})
 	}
 	return out, err
+}
+
+// unsupportedOfFleet refuses the members of fleets that this version cannot honour, in CreateFleet and UpdateFleet alike.
+func unsupportedOfFleet(domain *api.DomainJoinInfo, sessions *int32, usb []string, script *api.S3Location, perInstance *int32, volume *api.VolumeConfig) error {
+	return cmp.Or(
+		unsupported(domain != nil, "domainJoinInfo"), unsupported(sessions != nil, "maxConcurrentSessions"),
+		unsupported(usb != nil, "usbDeviceFilterStrings"), unsupported(script != nil, "sessionScriptS3Location"),
+		unsupported(perInstance != nil, "maxSessionsPerInstance"), unsupported(volume != nil, "rootVolumeConfig"),
+	)
 }
 
 // imageName reads the image by name or ARN; nil when neither was sent.
