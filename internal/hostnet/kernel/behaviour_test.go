@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"penstock.dev/penstock/internal/hostnet/door"
 	"penstock.dev/penstock/internal/vpc"
 	"penstock.dev/penstock/internal/vpc/vpctest"
 )
@@ -569,7 +570,7 @@ func TestNothingIsLeaked(t *testing.T) {
 
 func TestShedsWhatIsTooMuch(t *testing.T) {
 	t.Parallel()
-	l := newLane(t, Config{MaxWaiting: 2, MaxPerSource: 4, MaxOpen: 5})
+	l := newLane(t, Config{Limits: door.Limits{Waiting: 2, PerSource: 4, Open: 5}})
 	for k := range 12 {
 		if _, err := l.dial(anyPort(officeAddr), k%2, uint16(1400+k), patience); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			t.Fatal(err)
@@ -672,7 +673,7 @@ func TestCloseWhileEverythingRuns(t *testing.T) {
 		})
 		loop(func(int) error { return l.d.Check(ctx, l.n.Interfaces[0].ID) })
 		loop(func(int) error {
-			if _, err := l.d.Counters(l.n.VPC.ID); err != nil && l.d.isClosed() {
+			if _, err := l.d.Counters(l.n.VPC.ID); err != nil && l.d.door.Closed() {
 				return net.ErrClosed
 			}
 			return nil

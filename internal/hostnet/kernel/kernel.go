@@ -25,6 +25,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"penstock.dev/penstock/internal/hostnet/door"
 	"penstock.dev/penstock/internal/vpc"
 )
 
@@ -44,12 +45,8 @@ type Config struct {
 	// DataDir names what the driver makes, so that a later start finds what a crash left.
 	DataDir     string
 	Attachments []Attachment
-	// MaxWaiting bounds connections that Accept has not taken (0: 256); more are reset.
-	MaxWaiting int
-	// MaxPerSource bounds open connections of one source address (0: 1,024); more are reset.
-	MaxPerSource int
-	// MaxOpen bounds all open connections (0: 8,192); more are reset.
-	MaxOpen int
+	// Limits bound connections.
+	Limits door.Limits
 	// HealEvery is how often the network is compared with the plan (0: 2 s).
 	HealEvery time.Duration
 	// Refused is told of each connection that was reset after it was accepted; it must not block. It may be nil.
@@ -64,15 +61,11 @@ type Driver struct {
 	cfg      Config
 	owner    string
 	log      *slog.Logger
+	door     *door.Door
 	snapshot atomic.Pointer[vpc.Snapshot]
-	admitted atomic.Uint64
-	refused  atomic.Uint64
-	shed     atomic.Uint64
 	healed   atomic.Uint64
 
-	complained atomic.Int64 // the second in which accepting last failed aloud
-	waiting    chan *vpc.Conn
-	done       chan struct{} // closed by Close
+	complained atomic.Int64 // the second in which healing last failed aloud
 	work       sync.WaitGroup
 
 	applying sync.Mutex // one Apply, check of the network or Close at a time; above mu
@@ -80,12 +73,8 @@ type Driver struct {
 	plan     vpc.Plan
 	change   func(*vpc.Ruleset) // set by tests: rules that the compiler could have got wrong
 
-	mu        sync.Mutex
-	closed    bool
-	networks  map[vpc.VPCID]*network
-	conns     map[*vpc.Conn]open
-	perSource map[netip.Addr]int
-	probes    map[probe]chan<- struct{}
+	mu       sync.Mutex
+	networks map[vpc.VPCID]*network
 }
 
 // network is a VPC's namespace. Its fields are guarded by Driver.applying but for interfaces, which is also guarded by Driver.mu:
@@ -107,21 +96,8 @@ type network struct {
 
 // iface is an interface of the plan.
 type iface struct {
-	plan vpc.PlannedInterface
-	err  error // why it does not serve
-}
-
-// open is what is known about an open connection.
-type open struct {
-	iface  *iface
-	source netip.Addr
-	tcp    *net.TCPConn
-}
-
-// probe is the remote end of a check's connection.
-type probe struct {
-	vpc  vpc.VPCID
-	from netip.AddrPort
+	*door.Interface
+	err error // why it does not serve
 }
 
 var _ vpc.Driver = (*Driver)(nil)
@@ -153,14 +129,6 @@ func New(cfg Config) (*Driver, error) {
 			}
 		}
 	}
-	for _, d := range []struct {
-		v *int
-		n int
-	}{{&cfg.MaxWaiting, 256}, {&cfg.MaxPerSource, 1024}, {&cfg.MaxOpen, 8192}} {
-		if *d.v <= 0 {
-			*d.v = d.n
-		}
-	}
 	if cfg.HealEvery <= 0 {
 		cfg.HealEvery = 2 * time.Second
 	}
@@ -170,12 +138,8 @@ func New(cfg Config) (*Driver, error) {
 	}
 	return &Driver{
 		cfg: cfg, owner: owner(dir), log: log,
-		waiting:   make(chan *vpc.Conn, cfg.MaxWaiting),
-		done:      make(chan struct{}),
-		networks:  map[vpc.VPCID]*network{},
-		conns:     map[*vpc.Conn]open{},
-		perSource: map[netip.Addr]int{},
-		probes:    map[probe]chan<- struct{}{},
+		door:     door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Log: log}),
+		networks: map[vpc.VPCID]*network{},
 	}, nil
 }
 
@@ -217,14 +181,7 @@ func (d *Driver) DialAddr(id vpc.VPCID, private netip.AddrPort) (netip.AddrPort,
 func (d *Driver) Hint(string) string { return "" }
 
 // Stats counts connections since New. Refused counts those reset after the handshake; dropped packets are in Counters.
-func (d *Driver) Stats() vpc.DriverStats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return vpc.DriverStats{
-		Admitted: d.admitted.Load(), Refused: d.refused.Load(), Shed: d.shed.Load(),
-		Open: len(d.conns), Waiting: len(d.waiting),
-	}
-}
+func (d *Driver) Stats() vpc.DriverStats { return d.door.Stats() }
 
 // Healed counts how often something was put back that somebody else took away.
 func (d *Driver) Healed() uint64 { return d.healed.Load() }
@@ -244,7 +201,7 @@ func (d *Driver) Counters(id vpc.VPCID) (map[string]uint64, error) {
 func (d *Driver) Apply(_ context.Context, plan vpc.Plan) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	if d.isClosed() {
+	if d.door.Closed() {
 		return net.ErrClosed
 	}
 	if plan.Snapshot == nil {
@@ -262,12 +219,6 @@ func (d *Driver) Apply(_ context.Context, plan vpc.Plan) error {
 		return fmt.Errorf("apply network plan: %w", err)
 	}
 	return nil
-}
-
-func (d *Driver) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
 }
 
 // settle brings the network to the plan, whatever it is now.
@@ -295,44 +246,31 @@ func (d *Driver) settle() error {
 // leave ends the connections of interfaces that are not wanted as they are, while they still have an address to answer from.
 func (d *Driver) leave(wanted map[vpc.VPCID][]vpc.PlannedInterface) {
 	d.mu.Lock()
-	leaving := map[*iface]bool{}
+	var leaving []*door.Interface
 	for id, n := range d.networks {
 		for addr, i := range n.interfaces {
-			if !slices.ContainsFunc(wanted[id], func(p vpc.PlannedInterface) bool { return samePlace(p, i.plan) }) {
-				leaving[i] = true
+			if !slices.ContainsFunc(wanted[id], func(p vpc.PlannedInterface) bool { return samePlace(p, i.PlannedInterface) }) {
+				leaving = append(leaving, i.Interface)
 				delete(n.interfaces, addr)
 			}
 		}
 	}
 	d.mu.Unlock()
-	d.resetConns(func(o open) bool { return leaving[o.iface] })
+	linger(d.door.Leave(door.ByReset, leaving...))
 }
 
 func samePlace(a, b vpc.PlannedInterface) bool {
 	return a.ID == b.ID && a.Endpoint == b.Endpoint && a.VPC == b.VPC && a.Addr == b.Addr && a.Service == b.Service && slices.Equal(a.Ports, b.Ports)
 }
 
-// resetConns ends connections so that their users learn of it at once.
-func (d *Driver) resetConns(which func(open) bool) {
-	d.mu.Lock()
-	var conns []*vpc.Conn
-	for c, o := range d.conns {
-		if which(o) {
-			conns = append(conns, c)
-			_ = o.tcp.SetLinger(0) // without it the user sees an orderly end
-		}
-	}
-	d.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close() // the interface goes; nobody is left to tell
-	}
-	if len(conns) > 0 {
+// resetLinger is how long resets have to leave the namespace before its links may go.
+const resetLinger = 10 * time.Millisecond
+
+func linger(resets int) {
+	if resets > 0 {
 		time.Sleep(resetLinger)
 	}
 }
-
-// resetLinger is how long resets have to leave the namespace before its links may go.
-const resetLinger = 10 * time.Millisecond
 
 // settleNetwork brings one VPC to the plan. An error is about its rules; what is wrong with its interfaces is noted for Check.
 func (d *Driver) settleNetwork(id vpc.VPCID, interfaces []vpc.PlannedInterface) error {
@@ -466,7 +404,7 @@ func (d *Driver) settleInterfaces(n *network, interfaces []vpc.PlannedInterface,
 	for _, p := range interfaces {
 		i := n.interfaces[p.Addr]
 		if i == nil {
-			i = &iface{plan: p}
+			i = &iface{Interface: &door.Interface{PlannedInterface: p}}
 			n.interfaces[p.Addr] = i
 		}
 		was := i.err
@@ -505,12 +443,12 @@ func (d *Driver) heal() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-d.done:
+		case <-d.door.Done():
 			return
 		case <-tick.C:
 		}
 		d.applying.Lock()
-		if d.isClosed() {
+		if d.door.Closed() {
 			d.applying.Unlock()
 			return
 		}
@@ -574,20 +512,17 @@ func (d *Driver) closeNetwork(n *network) error {
 // Close ends everything, waits for it, and removes all that the driver made.
 func (d *Driver) Close() error {
 	d.applying.Lock()
-	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
+	if d.door.Closed() {
 		d.applying.Unlock()
 		return nil
 	}
-	d.closed = true
-	close(d.done)
+	linger(d.door.Close(door.ByReset))
+	d.mu.Lock()
 	networks := make([]*network, 0, len(d.networks))
 	for _, n := range d.networks {
 		networks = append(networks, n)
 	}
 	d.mu.Unlock()
-	d.resetConns(func(open) bool { return true })
 	var errs []error
 	for _, n := range networks {
 		errs = append(errs, d.closeNetwork(n))

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"penstock.dev/penstock/internal/hostnet/door"
 	"penstock.dev/penstock/internal/vpc"
 )
 
@@ -314,7 +315,7 @@ func startProperty(t testing.TB) (*users, *Driver) {
 	u := newUsers(t)
 	at := u.attachment()
 	at.Addresses = propertySources()
-	d, _ := start(t, u, Config{Attachments: []Attachment{at}, MaxWaiting: 4096, HealEvery: time.Hour})
+	d, _ := start(t, u, Config{Attachments: []Attachment{at}, Limits: door.Limits{Waiting: 4096}, HealEvery: time.Hour})
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() {

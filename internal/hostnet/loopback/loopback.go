@@ -15,8 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
+	"penstock.dev/penstock/internal/hostnet/door"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -37,12 +37,8 @@ type Config struct {
 	UserNetworks []vpc.UserNetwork
 	// ControlPort is where port 443 of the interfaces listens; 0: 443 where that can be bound, otherwise 8443.
 	ControlPort uint16
-	// MaxWaiting bounds connections that Accept has not taken (0: 256); more are reset.
-	MaxWaiting int
-	// MaxPerSource bounds open connections of one source address (0: 1,024); more are reset.
-	MaxPerSource int
-	// MaxOpen bounds all open connections (0: 8,192); more are reset.
-	MaxOpen int
+	// Limits bound connections.
+	Limits door.Limits
 	// Refused is told of each connection that was not admitted; it must not block. It may be nil.
 	Refused func(vpc.Refusal)
 	// Log may be nil.
@@ -61,40 +57,24 @@ func DefaultUserNetworks() []vpc.UserNetwork {
 type Driver struct {
 	cfg      Config
 	log      *slog.Logger
+	door     *door.Door
 	snapshot atomic.Pointer[vpc.Snapshot]
-	admitted atomic.Uint64
-	refused  atomic.Uint64
-	shed     atomic.Uint64
-
-	complained atomic.Int64 // the second in which accepting last failed aloud
-	waiting    chan *vpc.Conn
-	done       chan struct{} // closed by Close
-	work       sync.WaitGroup
+	work     sync.WaitGroup
 
 	applying sync.Mutex // one Apply or Close at a time; above mu
 
 	mu         sync.Mutex
-	closed     bool
 	control    uint16 // 0 until the first Apply
 	slots      map[vpc.VPCID]*slot
 	interfaces map[vpc.NetworkInterfaceID]*iface
-	conns      map[*vpc.Conn]open
-	perSource  map[netip.Addr]int
-	probes     map[netip.AddrPort]chan<- struct{}
 }
 
 // iface is an interface of the plan with its listeners.
 type iface struct {
-	plan      vpc.PlannedInterface
+	*door.Interface
 	slot      uint8
 	listeners []net.Listener
 	err       error // why it does not listen
-}
-
-// open is what is known about an open connection.
-type open struct {
-	iface  *iface
-	source netip.Addr
 }
 
 var _ vpc.Driver = (*Driver)(nil)
@@ -116,28 +96,15 @@ func New(cfg Config) (*Driver, error) {
 			return nil, fmt.Errorf("user network %s: %s is kept for VPCs", u.CIDR, u.Dial)
 		}
 	}
-	if cfg.MaxWaiting <= 0 {
-		cfg.MaxWaiting = 256
-	}
-	if cfg.MaxPerSource <= 0 {
-		cfg.MaxPerSource = 1024
-	}
-	if cfg.MaxOpen <= 0 {
-		cfg.MaxOpen = 8192
-	}
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Driver{
 		cfg: cfg, log: log,
-		waiting:    make(chan *vpc.Conn, cfg.MaxWaiting),
-		done:       make(chan struct{}),
+		door:       door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Log: log}),
 		slots:      map[vpc.VPCID]*slot{},
 		interfaces: map[vpc.NetworkInterfaceID]*iface{},
-		conns:      map[*vpc.Conn]open{},
-		perSource:  map[netip.Addr]int{},
-		probes:     map[netip.AddrPort]chan<- struct{}{},
 	}, nil
 }
 
@@ -180,20 +147,13 @@ func (d *Driver) dialPort(port uint16) uint16 {
 }
 
 // Stats counts connections since New.
-func (d *Driver) Stats() vpc.DriverStats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return vpc.DriverStats{
-		Admitted: d.admitted.Load(), Refused: d.refused.Load(), Shed: d.shed.Load(),
-		Open: len(d.conns), Waiting: len(d.waiting),
-	}
-}
+func (d *Driver) Stats() vpc.DriverStats { return d.door.Stats() }
 
 // Apply puts the plan in force. Rules change first, so that no listener answers under rules that are no more.
 func (d *Driver) Apply(ctx context.Context, plan vpc.Plan) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	if d.isClosed() {
+	if d.door.Closed() {
 		return net.ErrClosed
 	}
 	if plan.Snapshot == nil {
@@ -218,12 +178,6 @@ func (d *Driver) Apply(ctx context.Context, plan vpc.Plan) error {
 		}
 	}
 	return nil
-}
-
-func (d *Driver) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
 }
 
 // settleControlPort finds out once where the role of 443 can listen.
@@ -264,8 +218,8 @@ func (d *Driver) outdated(wanted map[vpc.NetworkInterfaceID]vpc.PlannedInterface
 	var out []*iface
 	for id, i := range d.interfaces {
 		w, ok := wanted[id]
-		s := d.slots[i.plan.VPC]
-		if !ok || i.err != nil || s == nil || s.number != i.slot || !samePlace(w, i.plan) {
+		s := d.slots[i.VPC]
+		if !ok || i.err != nil || s == nil || s.number != i.slot || !samePlace(w, i.PlannedInterface) {
 			out = append(out, i)
 		}
 	}
@@ -287,24 +241,14 @@ func samePlace(a, b vpc.PlannedInterface) bool {
 // closeInterface ends an interface's listeners and then its connections.
 func (d *Driver) closeInterface(i *iface) {
 	d.mu.Lock()
-	delete(d.interfaces, i.plan.ID)
+	delete(d.interfaces, i.ID)
 	listeners := i.listeners
 	i.listeners = nil
 	d.mu.Unlock()
 	for _, l := range listeners {
 		_ = l.Close() // a listener that is closed twice is closed
 	}
-	d.mu.Lock()
-	var conns []*vpc.Conn
-	for c, o := range d.conns {
-		if o.iface == i {
-			conns = append(conns, c)
-		}
-	}
-	d.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close() // the interface goes; nobody is left to tell
-	}
+	d.door.Leave(door.Orderly, i.Interface)
 }
 
 // openInterface listens on all ports of an interface or notes why it cannot. A /16 that others use is exchanged while the VPC has no other interface.
@@ -321,10 +265,10 @@ func (d *Driver) openInterface(ctx context.Context, p vpc.PlannedInterface) erro
 		s := d.slots[p.VPC]
 		d.mu.Unlock()
 		if s == nil {
-			d.addInterface(&iface{plan: p, err: fmt.Errorf("VPC %s is not in the plan", p.VPC)})
+			d.addInterface(&iface{Interface: &door.Interface{PlannedInterface: p}, err: fmt.Errorf("VPC %s is not in the plan", p.VPC)})
 			return nil
 		}
-		i := &iface{plan: p, slot: s.number}
+		i := &iface{Interface: &door.Interface{PlannedInterface: p}, slot: s.number}
 		i.listeners, i.err = d.listenAll(p, s.number)
 		if errors.Is(i.err, syscall.EADDRINUSE) && len(taken) < 8 && !d.vpcInUse(p.VPC) {
 			d.log.Info("loopback network was in use by another process", "vpc", p.VPC, "network", slotPrefix(s.number))
@@ -343,7 +287,7 @@ func (d *Driver) vpcInUse(id vpc.VPCID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, i := range d.interfaces {
-		if i.plan.VPC == id && i.err == nil {
+		if i.VPC == id && i.err == nil {
 			return true
 		}
 	}
@@ -352,7 +296,7 @@ func (d *Driver) vpcInUse(id vpc.VPCID) bool {
 
 func (d *Driver) addInterface(i *iface) {
 	d.mu.Lock()
-	d.interfaces[i.plan.ID] = i
+	d.interfaces[i.ID] = i
 	listeners := i.listeners
 	d.mu.Unlock()
 	for _, l := range listeners {
@@ -360,10 +304,12 @@ func (d *Driver) addInterface(i *iface) {
 		if port == d.ControlPort() {
 			port = controlPort
 		}
-		d.work.Go(func() { d.serve(i, l, port) })
+		d.work.Go(func() {
+			d.door.Serve(l, d.log.With("interface", i.ID, "port", port), func(c *net.TCPConn) { d.judge(i, c, port) })
+		})
 	}
 	if i.err != nil {
-		d.log.Warn("network interface could not listen", "interface", i.plan.ID, "error", i.err)
+		d.log.Warn("network interface could not listen", "interface", i.ID, "error", i.err)
 	}
 }
 
@@ -391,120 +337,19 @@ func listen(at netip.AddrPort) (net.Listener, error) {
 	return net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
 }
 
-// serve accepts on one listener until it is closed.
-func (d *Driver) serve(i *iface, l net.Listener, port uint16) {
-	var pause time.Duration
-	for {
-		c, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors or memory: wait for better times
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			if now, last := time.Now().Unix(), d.complained.Load(); now != last && d.complained.CompareAndSwap(last, now) {
-				d.log.Error("connections could not be accepted", "interface", i.plan.ID, "port", port, "error", err)
-			}
-			select {
-			case <-time.After(pause):
-				continue
-			case <-d.done:
-				return
-			}
-		}
-		pause = 0
-		d.judge(i, c.(*net.TCPConn), port)
-	}
-}
-
 // judge admits a connection or resets it before a byte was sent.
 func (d *Driver) judge(i *iface, c *net.TCPConn, port uint16) {
-	remote := c.RemoteAddr().(*net.TCPAddr).AddrPort()
-	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
-	d.mu.Lock()
-	probe := d.probes[remote]
-	delete(d.probes, remote)
-	d.mu.Unlock()
-	if probe != nil {
-		close(probe)
-		reset(c)
+	if d.door.Probed("", c) {
 		return
 	}
-
+	remote := door.AddrPort(c.RemoteAddr())
 	source, sourceVPC := d.translate(remote.Addr())
 	f := vpc.Flow{
-		VPC: i.plan.VPC, SrcVPC: sourceVPC, Protocol: vpc.TCP,
+		VPC: i.VPC, SrcVPC: sourceVPC, Protocol: vpc.TCP,
 		Src: netip.AddrPortFrom(source, remote.Port()),
-		Dst: netip.AddrPortFrom(i.plan.Addr, port),
+		Dst: netip.AddrPortFrom(i.Addr, port),
 	}
-	verdict := d.snapshot.Load().Explain(f)
-	if !verdict.OK {
-		d.refused.Add(1)
-		reset(c)
-		reason := "not admitted"
-		if h := verdict.Blocked(); h != nil {
-			reason = h.Why
-		}
-		d.tell(i, f, verdict, reason)
-		return
-	}
-	d.admitted.Add(1)
-
-	conn := d.track(i, c, remote.Addr(), f)
-	if conn == nil {
-		d.shed.Add(1)
-		reset(c)
-		d.tell(i, f, vpc.Verdict{}, "too many connections are open")
-		return
-	}
-	select {
-	case d.waiting <- conn:
-	default:
-		d.shed.Add(1)
-		_ = c.SetLinger(0) // so that Close resets
-		_ = conn.Close()   // nobody is left to tell
-		d.tell(i, f, vpc.Verdict{}, "too many connections are waiting")
-	}
-}
-
-// track counts the connection in, or returns nil when there is no room for it or its interface is gone.
-func (d *Driver) track(i *iface, c *net.TCPConn, dialled netip.Addr, f vpc.Flow) *vpc.Conn {
-	var conn *vpc.Conn
-	conn = vpc.NewConn(c, func() { d.untrack(conn) })
-	conn.Endpoint, conn.Service, conn.VPC, conn.Interface = i.plan.Endpoint, i.plan.Service, i.plan.VPC, i.plan.ID
-	conn.Port, conn.Source, conn.Local = f.Dst.Port(), f.Src, f.Dst
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed || d.interfaces[i.plan.ID] != i || len(d.conns) >= d.cfg.MaxOpen || d.perSource[dialled] >= d.cfg.MaxPerSource {
-		return nil
-	}
-	d.conns[conn] = open{iface: i, source: dialled}
-	d.perSource[dialled]++
-	return conn
-}
-
-func (d *Driver) untrack(c *vpc.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	o, ok := d.conns[c]
-	if !ok {
-		return
-	}
-	delete(d.conns, c)
-	if d.perSource[o.source]--; d.perSource[o.source] <= 0 {
-		delete(d.perSource, o.source)
-	}
-}
-
-func (d *Driver) tell(i *iface, f vpc.Flow, v vpc.Verdict, reason string) {
-	if d.cfg.Refused != nil {
-		d.cfg.Refused(vpc.Refusal{Endpoint: i.plan.Endpoint, Interface: i.plan.ID, Flow: f, Verdict: v, Reason: reason})
-	}
-}
-
-// reset closes a connection so that its client sees a reset and not one byte.
-func reset(c *net.TCPConn) {
-	_ = c.SetLinger(0) // without it the client sees an orderly end
-	_ = c.Close()      // it is not ours to report on
+	d.door.Arrive(i.Interface, c, f, d.snapshot.Load().Explain(f))
 }
 
 // translate is the address in the modelled networks that a loopback address stands for, and the VPC that it is in.
@@ -529,28 +374,7 @@ func (d *Driver) translate(a netip.Addr) (netip.Addr, vpc.VPCID) {
 }
 
 // Accept returns the next admitted connection that is still open.
-func (d *Driver) Accept(ctx context.Context) (*vpc.Conn, error) {
-	for {
-		select {
-		case <-d.done:
-			return nil, net.ErrClosed
-		default:
-		}
-		select {
-		case c := <-d.waiting:
-			d.mu.Lock()
-			_, alive := d.conns[c]
-			d.mu.Unlock()
-			if alive {
-				return c, nil
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-d.done:
-			return nil, net.ErrClosed
-		}
-	}
-}
+func (d *Driver) Accept(ctx context.Context) (*vpc.Conn, error) { return d.door.Accept(ctx) }
 
 // Check connects to every port of the interface and waits until the connection arrives at this driver: another
 // process on the same address would not be taken for it.
@@ -564,85 +388,28 @@ func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
 	if i.err != nil {
 		return i.err
 	}
-	for _, r := range i.plan.Ports {
+	for _, r := range i.Ports {
 		for port := r.From; port <= r.To; port++ {
 			d.mu.Lock()
-			at := netip.AddrPortFrom(dialAddr(i.slot, i.plan.Addr), d.dialPort(uint16(port)))
+			at := netip.AddrPortFrom(dialAddr(i.slot, i.Addr), d.dialPort(uint16(port)))
 			d.mu.Unlock()
-			if err := d.probe(ctx, lastAddr(i.slot), at); err != nil {
-				return fmt.Errorf("connect to %s port %d: %w", i.plan.Addr, port, err)
+			if err := d.door.Probe(ctx, "", lastAddr(i.slot), at); err != nil {
+				return fmt.Errorf("connect to %s port %d: %w", i.Addr, port, err)
 			}
 		}
 	}
 	return nil
 }
 
-// probe connects from an address that is registered before the connection is made, so that it passes the rules.
-func (d *Driver) probe(ctx context.Context, from netip.Addr, to netip.AddrPort) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	arrived := make(chan struct{})
-	var source netip.AddrPort
-	defer func() {
-		d.mu.Lock()
-		delete(d.probes, source)
-		d.mu.Unlock()
-	}()
-	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if cerr := raw.Control(func(fd uintptr) {
-			if err = syscall.Bind(int(fd), &syscall.SockaddrInet4{Addr: from.As4()}); err != nil {
-				return
-			}
-			var sa syscall.Sockaddr
-			if sa, err = syscall.Getsockname(int(fd)); err != nil {
-				return
-			}
-			in, ok := sa.(*syscall.SockaddrInet4)
-			if !ok {
-				err = errors.New("not an IPv4 socket")
-				return
-			}
-			source = netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port))
-			d.mu.Lock()
-			d.probes[source] = arrived
-			d.mu.Unlock()
-		}); cerr != nil {
-			return cerr
-		}
-		return err
-	}}
-	c, err := dialer.DialContext(ctx, "tcp4", to.String())
-	if err != nil {
-		select {
-		case <-arrived: // and was reset before the dialer looked
-			return nil
-		default:
-			return err
-		}
-	}
-	defer c.Close()
-	select {
-	case <-arrived:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("another process answers: %w", ctx.Err())
-	case <-d.done:
-		return net.ErrClosed
-	}
-}
-
 // Close ends everything and waits for it.
 func (d *Driver) Close() error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
-	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
+	if d.door.Closed() {
 		return nil
 	}
-	d.closed = true
-	close(d.done)
+	d.door.Close(door.Orderly)
+	d.mu.Lock()
 	all := make([]*iface, 0, len(d.interfaces))
 	for _, i := range d.interfaces {
 		all = append(all, i)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"penstock.dev/penstock/internal/hostnet/door"
 	"penstock.dev/penstock/internal/sqlite"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
@@ -334,9 +335,9 @@ func TestBounds(t *testing.T) {
 		cfg  Config
 		fits int
 	}{
-		{"waiting", Config{MaxWaiting: 3}, 3},
-		{"of one source", Config{MaxPerSource: 4}, 4},
-		{"open", Config{MaxOpen: 5}, 5},
+		{"waiting", Config{Limits: door.Limits{Waiting: 3}}, 3},
+		{"of one source", Config{Limits: door.Limits{PerSource: 4}}, 4},
+		{"open", Config{Limits: door.Limits{Open: 5}}, 5},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
