@@ -29,6 +29,8 @@ test_packages="
 	imagemagick:/usr/bin/convert
 	x11-xkb-utils:/usr/bin/setxkbmap
 	libnss3-tools:/usr/bin/certutil
+	iproute2:/sbin/ip
+	util-linux:/usr/bin/nsenter
 	dnsmasq-base:/usr/sbin/dnsmasq
 	bind9-dnsutils:/usr/bin/dig
 	openssl:/usr/bin/openssl

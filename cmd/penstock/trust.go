@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,15 @@ type trustStores struct {
 	system string   // folder of the machine's own roots
 	update []string // command that makes the bundle of them
 	home   string   // of the user whose browsers are told
+	which  string   // of --store
 }
+
+// The values of --store.
+const (
+	storeAll    = "all"
+	storeSystem = "system"
+	storeNSS    = "nss"
+)
 
 const (
 	systemRoots = "/usr/local/share/ca-certificates"
@@ -34,6 +43,7 @@ func trustCommand(ctx context.Context, args []string) error {
 	show := set.Bool("print", false, "print the root certificate in PEM and nothing else")
 	install := set.Bool("install", false, "add it to the system's store (needs root) and to this user's NSS store (Chromium)")
 	uninstall := set.Bool("uninstall", false, "undo --install")
+	which := set.String("store", storeAll, "`store` that --install and --uninstall are about: all, system or nss")
 	if err := set.Parse(args); err != nil {
 		return err
 	}
@@ -45,6 +55,9 @@ func trustCommand(ctx context.Context, args []string) error {
 	}
 	if set.NArg() > 0 || chosen > 1 {
 		return errors.New("takes one of --print, --install and --uninstall, and no arguments")
+	}
+	if !slices.Contains([]string{storeAll, storeSystem, storeNSS}, *which) {
+		return fmt.Errorf("--store %q is not all, system or nss", *which)
 	}
 	data, err := filepath.Abs(*dir)
 	if err != nil {
@@ -70,7 +83,7 @@ func trustCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	stores := trustStores{system: systemRoots, update: []string{"update-ca-certificates"}, home: home}
+	stores := trustStores{system: systemRoots, update: []string{"update-ca-certificates"}, home: home, which: *which}
 	switch {
 	case *install:
 		return stores.install(ctx, os.Stdout, ca, os.Geteuid() == 0)
@@ -113,15 +126,19 @@ func (s trustStores) nss() string { return filepath.Join(s.home, ".pki", "nssdb"
 // install does what it can and says what it could not. Repeating it changes nothing.
 func (s trustStores) install(ctx context.Context, w io.Writer, ca *certs.Authority, root bool) error {
 	var problems []error
-	if err := s.installSystem(ctx, ca, root); err != nil {
-		problems = append(problems, fmt.Errorf("system's store: %w", err))
-	} else {
-		fmt.Fprintf(w, "system's store: %s is trusted (%s)\n", ca.Name(), s.file(ca))
+	if s.which != storeNSS {
+		if err := s.installSystem(ctx, ca, root); err != nil {
+			problems = append(problems, fmt.Errorf("system's store: %w", err))
+		} else {
+			fmt.Fprintf(w, "system's store: %s is trusted (%s)\n", ca.Name(), s.file(ca))
+		}
 	}
-	if err := s.installNSS(ctx, ca); err != nil {
-		problems = append(problems, fmt.Errorf("NSS store: %w", err))
-	} else {
-		fmt.Fprintf(w, "NSS store: %s is trusted (%s); restart Chromium\n", ca.Name(), s.nss())
+	if s.which != storeSystem {
+		if err := s.installNSS(ctx, ca); err != nil {
+			problems = append(problems, fmt.Errorf("NSS store: %w", err))
+		} else {
+			fmt.Fprintf(w, "NSS store: %s is trusted (%s); restart Chromium\n", ca.Name(), s.nss())
+		}
 	}
 	return errors.Join(problems...)
 }
@@ -158,30 +175,50 @@ func (s trustStores) installNSS(ctx context.Context, ca *certs.Authority) error 
 
 func (s trustStores) uninstall(ctx context.Context, w io.Writer, ca *certs.Authority, root bool) error {
 	var problems []error
+	if s.which != storeNSS {
+		if err := s.uninstallSystem(ctx, w, ca, root); err != nil {
+			problems = append(problems, fmt.Errorf("system's store: %w", err))
+		}
+	}
+	if s.which != storeSystem {
+		if err := s.uninstallNSS(ctx, w, ca); err != nil {
+			problems = append(problems, fmt.Errorf("NSS store: %w", err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func (s trustStores) uninstallSystem(ctx context.Context, w io.Writer, ca *certs.Authority, root bool) error {
 	switch err := os.Remove(s.file(ca)); {
 	case errors.Is(err, fs.ErrNotExist):
 		fmt.Fprintf(w, "system's store: %s was not there\n", ca.Name())
+		return nil
 	case err != nil && !root:
-		problems = append(problems, fmt.Errorf("system's store: %w", errNotRoot))
+		return errNotRoot
 	case err != nil:
-		problems = append(problems, fmt.Errorf("system's store: %w", err))
-	default:
-		if _, err := runTool(ctx, s.update[0], s.update[1:]...); err != nil {
-			problems = append(problems, fmt.Errorf("system's store: %w", err))
-		} else {
-			fmt.Fprintf(w, "system's store: %s was removed\n", ca.Name())
-		}
+		return err
 	}
-	if present, err := s.inNSS(ctx, ca); err != nil {
-		problems = append(problems, fmt.Errorf("NSS store: %w", err))
-	} else if !present {
+	if _, err := runTool(ctx, s.update[0], s.update[1:]...); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "system's store: %s was removed\n", ca.Name())
+	return nil
+}
+
+func (s trustStores) uninstallNSS(ctx context.Context, w io.Writer, ca *certs.Authority) error {
+	present, err := s.inNSS(ctx, ca)
+	if err != nil {
+		return err
+	}
+	if !present {
 		fmt.Fprintf(w, "NSS store: %s was not there\n", ca.Name())
-	} else if _, err := runTool(ctx, "certutil", "-d", "sql:"+s.nss(), "-D", "-n", ca.Name()); err != nil {
-		problems = append(problems, fmt.Errorf("NSS store: %w", err))
-	} else {
-		fmt.Fprintf(w, "NSS store: %s was removed\n", ca.Name())
+		return nil
 	}
-	return errors.Join(problems...)
+	if _, err := runTool(ctx, "certutil", "-d", "sql:"+s.nss(), "-D", "-n", ca.Name()); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "NSS store: %s was removed\n", ca.Name())
+	return nil
 }
 
 func (s trustStores) inNSS(ctx context.Context, ca *certs.Authority) (bool, error) {

@@ -20,6 +20,7 @@ export interface Dev {
   fleetName: string;
   vpcEndpointId: string;
   streamingUrl: string;
+  userNetworks: { cidr: string; dial: string }[];
   endpointAddresses: { subnetId: string; private: string; dial: string }[];
   /** The root certificate, when TLS is on. */
   caBundle?: string;
@@ -35,28 +36,50 @@ export interface SessionView {
   xauthority?: string;
 }
 
+export interface RegionOptions {
+  /** What goes before every command: "nsenter", "--net=…" runs all in a network namespace. */
+  within?: string[];
+  /** IP:PORT of the portal; a free port of 127.0.0.1 by default. */
+  publicAddr?: string;
+}
+
 /** A running `penstock dev` on a data folder of its own. */
 export class Region {
   readonly #data = mkdtempSync(join(tmpdir(), "penstock-web-"));
+  readonly #within: string[];
+  readonly #publicAddr: string | undefined;
   #process: ChildProcess | undefined;
   #log = "";
   dev!: Dev;
+
+  constructor(options: RegionOptions = {}) {
+    this.#within = options.within ?? [];
+    this.#publicAddr = options.publicAddr;
+  }
+
+  /** A program of ours or of the machine, where the server runs. */
+  #command(program: string, ...args: string[]): [string, string[]] {
+    const [first = program, ...rest] = [...this.#within, program, ...args];
+    return [first, rest];
+  }
 
   async start(...args: string[]): Promise<void> {
     if (!existsSync(binary)) {
       throw new Error(`no binary at ${binary}: run make build, or set PENSTOCK_BIN`);
     }
     const ports = await Promise.all([freePort(), freePort()]);
-    const child = spawn(binary, [
+    const [program, line] = this.#command(
+      binary,
       "dev",
       "--data-dir",
       this.#data,
       "--api-addr",
       `127.0.0.1:${ports[0]}`,
       "--public-addr",
-      `127.0.0.1:${ports[1]}`,
+      this.#publicAddr ?? `127.0.0.1:${ports[1]}`,
       ...args,
-    ]);
+    );
+    const child = spawn(program, line);
     this.#process = child;
     child.stderr.on("data", (text) => {
       this.#log += text;
@@ -95,8 +118,14 @@ export class Region {
   /** Runs Debian's AWS CLI and returns what it prints. */
   async aws(...args: string[]): Promise<unknown> {
     const { stdout } = await run(
-      "/usr/bin/aws",
-      ["--endpoint-url", this.dev.apiUrl, "--output", "json", ...args],
+      ...this.#command(
+        "/usr/bin/aws",
+        "--endpoint-url",
+        this.dev.apiUrl,
+        "--output",
+        "json",
+        ...args,
+      ),
       {
         timeout: patience,
         env: {
@@ -127,6 +156,14 @@ export class Region {
       ...(application === undefined ? [] : ["--application-id", application]),
     )) as { StreamingURL: string };
     return answer.StreamingURL;
+  }
+
+  /** Has the root trusted by programs that take `home` for their home folder, by their NSS store alone. */
+  async trust(home: string): Promise<void> {
+    await run(binary, ["trust", "--install", "--store", "nss", "--data-dir", this.#data], {
+      timeout: patience,
+      env: { ...process.env, HOME: home },
+    });
   }
 
   async sessions(): Promise<SessionView[]> {
