@@ -1,9 +1,7 @@
 package apiserver
 
 import (
-	"cmp"
 	"context"
-	"net/netip"
 
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/fault"
@@ -27,10 +25,16 @@ func routeTableShape(t *network.RouteTable) api.RouteTable {
 		})
 	}
 	for _, r := range t.Effective {
-		out.Routes = append(out.Routes, api.Route{
-			DestinationCidrBlock: new(r.CIDR.String()), GatewayId: strOrNil(string(r.Gateway)), NetworkInterfaceId: strOrNil(string(r.Interface)),
+		route := api.Route{
+			GatewayId: strOrNil(string(r.Gateway)), NetworkInterfaceId: strOrNil(string(r.Interface)),
 			Origin: new(r.Origin), State: new(r.State),
-		})
+		}
+		if r.PrefixList != "" {
+			route.DestinationPrefixListId = new(string(r.PrefixList))
+		} else {
+			route.DestinationCidrBlock = new(r.CIDR.String())
+		}
+		out.Routes = append(out.Routes, route)
 	}
 	return out
 }
@@ -74,7 +78,7 @@ func (h *ec2Handlers) describeRouteTables(ctx context.Context, _ Caller, in *api
 		"route-table-id":                        one(func(v *t) string { return *v.RouteTableId }),
 		"route.destination-cidr-block":          every(routes, func(r *api.Route) string { return deref(r.DestinationCidrBlock) }),
 		"route.destination-ipv6-cidr-block":     never[t],
-		"route.destination-prefix-list-id":      never[t],
+		"route.destination-prefix-list-id":      every(routes, func(r *api.Route) string { return deref(r.DestinationPrefixListId) }),
 		"route.egress-only-internet-gateway-id": never[t],
 		"route.gateway-id":                      every(routes, func(r *api.Route) string { return deref(r.GatewayId) }),
 		"route.instance-id":                     never[t],
@@ -113,18 +117,21 @@ func (h *ec2Handlers) replaceRouteTableAssociation(ctx context.Context, _ Caller
 	return &api.ReplaceRouteTableAssociationOutput{NewAssociationId: new(string(id)), AssociationState: &api.RouteTableAssociationState{State: new("associated")}}, err
 }
 
-// routeCIDR reads the destination of a route.
-func routeCIDR(cidr, cidr6, list *string) (netip.Prefix, error) {
-	if err := cmp.Or(
-		ec2Unsupported(cidr6 != nil, "DestinationIpv6CidrBlock", "VPCs are IPv4 only"),
-		ec2Unsupported(list != nil, "DestinationPrefixListId", "there are no prefix lists"),
-	); err != nil {
-		return netip.Prefix{}, err
+// routeTo reads the destination of a route.
+func routeTo(cidr, cidr6, list *string) (vpc.Route, error) {
+	if err := ec2Unsupported(cidr6 != nil, "DestinationIpv6CidrBlock", "VPCs are IPv4 only"); err != nil {
+		return vpc.Route{}, err
 	}
-	if cidr == nil {
-		return netip.Prefix{}, fault.New(fault.Missing, "", "", "The request must contain the parameter destinationCidrBlock").WithCode("MissingParameter")
+	switch {
+	case cidr != nil && list != nil:
+		return vpc.Route{}, fault.New(fault.Combination, "", "", "Only one of DestinationCidrBlock and DestinationPrefixListId may be given").WithCode("InvalidParameterCombination")
+	case list != nil:
+		return vpc.Route{PrefixList: vpc.PrefixListID(*list)}, nil
+	case cidr == nil:
+		return vpc.Route{}, fault.New(fault.Missing, "", "", "The request must contain the parameter destinationCidrBlock").WithCode("MissingParameter")
 	}
-	return vpc.ParseCIDR(*cidr)
+	p, err := vpc.ParseCIDR(*cidr)
+	return vpc.Route{CIDR: p}, err
 }
 
 // routeTarget refuses targets that cannot exist here.
@@ -138,7 +145,7 @@ func routeTarget(others ...*string) error {
 }
 
 func (h *ec2Handlers) createRoute(ctx context.Context, _ Caller, in *api.CreateRouteInput) (*api.CreateRouteOutput, error) {
-	cidr, err := routeCIDR(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
+	route, err := routeTo(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
 	if err != nil {
 		return nil, err
 	}
@@ -146,14 +153,13 @@ func (h *ec2Handlers) createRoute(ctx context.Context, _ Caller, in *api.CreateR
 		in.EgressOnlyInternetGatewayId, in.InstanceId, in.VpcPeeringConnectionId, in.NatGatewayId); err != nil {
 		return nil, err
 	}
-	err = h.net.CreateRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), vpc.Route{
-		CIDR: cidr, Gateway: vpc.GatewayID(deref(in.GatewayId)), Interface: vpc.NetworkInterfaceID(deref(in.NetworkInterfaceId)),
-	})
+	route.Gateway, route.Interface = vpc.GatewayID(deref(in.GatewayId)), vpc.NetworkInterfaceID(deref(in.NetworkInterfaceId))
+	err = h.net.CreateRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), route)
 	return &api.CreateRouteOutput{Return: new(true)}, err
 }
 
 func (h *ec2Handlers) replaceRoute(ctx context.Context, _ Caller, in *api.ReplaceRouteInput) (*api.ReplaceRouteOutput, error) {
-	cidr, err := routeCIDR(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
+	route, err := routeTo(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
 	if err != nil {
 		return nil, err
 	}
@@ -161,15 +167,14 @@ func (h *ec2Handlers) replaceRoute(ctx context.Context, _ Caller, in *api.Replac
 		in.EgressOnlyInternetGatewayId, in.InstanceId, in.VpcPeeringConnectionId, in.NatGatewayId); err != nil {
 		return nil, err
 	}
-	return nil, h.net.ReplaceRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), vpc.Route{
-		CIDR: cidr, Gateway: vpc.GatewayID(deref(in.GatewayId)), Interface: vpc.NetworkInterfaceID(deref(in.NetworkInterfaceId)),
-	})
+	route.Gateway, route.Interface = vpc.GatewayID(deref(in.GatewayId)), vpc.NetworkInterfaceID(deref(in.NetworkInterfaceId))
+	return nil, h.net.ReplaceRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), route)
 }
 
 func (h *ec2Handlers) deleteRoute(ctx context.Context, _ Caller, in *api.DeleteRouteInput) (*api.DeleteRouteOutput, error) {
-	cidr, err := routeCIDR(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
+	route, err := routeTo(in.DestinationCidrBlock, in.DestinationIpv6CidrBlock, in.DestinationPrefixListId)
 	if err != nil {
 		return nil, err
 	}
-	return nil, h.net.DeleteRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), cidr)
+	return nil, h.net.DeleteRoute(ctx, vpc.RouteTableID(deref(in.RouteTableId)), route)
 }

@@ -22,6 +22,8 @@ func (h *ec2Handlers) permissions(list []vpc.Permission) []api.IpPermission {
 		}
 		for _, r := range p.Rules {
 			switch {
+			case r.Peer.PrefixList != "":
+				shape.PrefixListIds = append(shape.PrefixListIds, api.PrefixListId{PrefixListId: new(string(r.Peer.PrefixList)), Description: strOrNil(r.Description)})
 			case r.Peer.Group != "":
 				shape.UserIdGroupPairs = append(shape.UserIdGroupPairs, api.UserIdGroupPair{
 					GroupId: new(string(r.Peer.Group)), UserId: new(h.account), Description: strOrNil(r.Description),
@@ -52,6 +54,8 @@ func (h *ec2Handlers) ruleShape(g *vpc.SecurityGroup, r *vpc.SecurityGroupRule) 
 		Tags: ec2Tags(r.Tags), SecurityGroupRuleArn: new(h.ec2ARN("security-group-rule", string(r.ID))),
 	}
 	switch {
+	case r.Peer.PrefixList != "":
+		out.PrefixListId = new(string(r.Peer.PrefixList))
 	case r.Peer.Group != "":
 		out.ReferencedGroupInfo = &api.ReferencedSecurityGroup{GroupId: new(string(r.Peer.Group)), UserId: new(h.account), VpcId: new(string(g.VPC))}
 	case r.Peer.CIDR.Addr().Is6():
@@ -121,7 +125,12 @@ func permissionFilters(f ec2Filter[api.SecurityGroup], prefix string, list func(
 		return pairs(p, func(u *api.UserIdGroupPair) *string { return u.UserId })
 	})
 	f[prefix+"group-name"] = never[g]
-	f[prefix+"prefix-list-id"] = never[g]
+	f[prefix+"prefix-list-id"] = rules(func(p api.IpPermission) (out []string) {
+		for _, l := range p.PrefixListIds {
+			out = append(out, *l.PrefixListId)
+		}
+		return out
+	})
 }
 
 func (h *ec2Handlers) describeSecurityGroups(ctx context.Context, _ Caller, in *api.DescribeSecurityGroupsInput) (*api.DescribeSecurityGroupsOutput, error) {
@@ -210,7 +219,7 @@ func ruleRequests(list []api.IpPermission, flat flatRule) []network.RuleRequest 
 		}
 		for _, r := range p.PrefixListIds {
 			q := base
-			q.PrefixList, q.Description = deref(r.PrefixListId), deref(r.Description)
+			q.PrefixList, q.Description = vpc.PrefixListID(deref(r.PrefixListId)), deref(r.Description)
 			out = append(out, q)
 		}
 		for _, r := range p.UserIdGroupPairs {
@@ -271,7 +280,8 @@ func (h *ec2Handlers) revoke(ctx context.Context, ref network.GroupRef, egress b
 	for _, r := range revoked {
 		shape := api.RevokedSecurityGroupRule{
 			SecurityGroupRuleId: new(string(r.ID)), GroupId: strOrNil(string(ref.ID)), IsEgress: new(r.Egress), IpProtocol: new(r.Protocol.String()),
-			FromPort: i32(r.Ports.From), ToPort: i32(r.Ports.To), ReferencedGroupId: strOrNil(string(r.Peer.Group)), Description: strOrNil(r.Description),
+			FromPort: i32(r.Ports.From), ToPort: i32(r.Ports.To), ReferencedGroupId: strOrNil(string(r.Peer.Group)),
+			PrefixListId: strOrNil(string(r.Peer.PrefixList)), Description: strOrNil(r.Description),
 		}
 		switch {
 		case !r.Peer.CIDR.IsValid():
@@ -293,6 +303,9 @@ func (h *ec2Handlers) revoke(ctx context.Context, ref network.GroupRef, egress b
 		}
 		if u.CIDR != "" {
 			p.IpRanges = []api.IpRange{{CidrIp: new(u.CIDR)}}
+		}
+		if u.PrefixList != "" {
+			p.PrefixListIds = []api.PrefixListId{{PrefixListId: new(string(u.PrefixList))}}
 		}
 		if u.Group.ID != "" {
 			p.UserIdGroupPairs = []api.UserIdGroupPair{{GroupId: new(string(u.Group.ID))}}
@@ -341,7 +354,7 @@ func (h *ec2Handlers) modifySecurityGroupRules(ctx context.Context, _ Caller, in
 		r := u.SecurityGroupRule
 		changes[vpc.SecurityGroupRuleID(deref(u.SecurityGroupRuleId))] = network.RuleRequest{
 			Protocol: deref(r.IpProtocol), From: intp(r.FromPort), To: intp(r.ToPort), CIDR: deref(r.CidrIpv4) + deref(r.CidrIpv6),
-			Group: groupRef(r.ReferencedGroupId, nil), PrefixList: deref(r.PrefixListId), Description: deref(r.Description),
+			Group: groupRef(r.ReferencedGroupId, nil), PrefixList: vpc.PrefixListID(deref(r.PrefixListId)), Description: deref(r.Description),
 		}
 	}
 	return &api.ModifySecurityGroupRulesOutput{Return: new(true)}, h.net.ModifyRules(ctx, groupRef(in.GroupId, nil), changes)

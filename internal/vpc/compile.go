@@ -18,8 +18,11 @@ type Ruleset struct {
 
 // AddrSet is a named set of addresses.
 type AddrSet struct {
-	Name  string
-	Addrs []netip.Addr // sorted
+	Name   string
+	Addrs  []netip.Addr // sorted
+	Ranges []AddrRange  // sorted, neither overlapping nor touching; instead of Addrs when Interval is set
+	// Interval says that the set is one of ranges.
+	Interval bool
 }
 
 // Hook is where in a packet's way a chain stands; empty: only where other chains lead.
@@ -292,19 +295,29 @@ func (c *compiler) routes(subnets []*subnetView) {
 	for _, n := range subnets {
 		name := "routes-" + cmp.Or(string(n.table), "none")
 		var table []Rule
-		for _, r := range n.routes {
+		for i := 0; i < len(n.routes) && !c.made[name]; i++ {
+			r := &n.routes[i]
 			if !r.cidr.Addr().Is4() {
 				continue
 			}
-			id := Hop{Kind: HopReturnRoute, Resource: string(n.table), Rule: r.cidr.String()}.Identity()
-			switch {
-			case r.target == string(LocalGateway): // what is outside cannot be reached by it
-				table = append(table, Rule{Name: id, OutLink: LoopbackLink, Dst: r.cidr, Action: ActionAccept}, Rule{Name: id, Dst: r.cidr, Action: ActionDrop})
-			case r.alive:
-				table = append(table, Rule{Name: id, Dst: r.cidr, Action: ActionAccept})
-			default:
-				table = append(table, Rule{Name: id, Dst: r.cidr, Action: ActionDrop})
+			rule := Rule{Name: Hop{Kind: HopReturnRoute, Resource: string(n.table), Rule: r.rule()}.Identity(), Dst: r.cidr, Action: ActionDrop}
+			if r.alive {
+				rule.Action = ActionAccept
 			}
+			if r.list != "" { // entries that follow each other are one set: no other route decides between them
+				blocks := []netip.Prefix{r.cidr}
+				for ; i+1 < len(n.routes) && n.routes[i+1].list == r.list; i++ {
+					blocks = append(blocks, n.routes[i+1].cidr)
+				}
+				rule.Dst, rule.DstSet = netip.Prefix{}, c.ranges(fmt.Sprintf("%s-%d", name, len(table)), blocks)
+			}
+			if r.target == string(LocalGateway) { // what is outside cannot be reached by it
+				inside := rule
+				inside.OutLink = LoopbackLink
+				table = append(table, inside)
+				rule.Action = ActionDrop
+			}
+			table = append(table, rule)
 		}
 		table = append(table, Rule{Name: Hop{Kind: HopReturnRoute, Resource: string(n.table)}.Identity(), Action: ActionDrop})
 		rules = append(rules, Rule{Src: n.CIDR, Action: ActionGoto, Chain: c.chain(name, table)})
@@ -354,7 +367,14 @@ func (c *compiler) group(name string, rules []ruleView, egress bool) string {
 			Name:    Hop{Kind: HopSecurityGroup, Resource: string(r.group), Rule: string(r.ID)}.Identity(),
 			Traffic: trafficOf(r.Protocol, r.Ports), Action: ActionAccept,
 		}
+		list := c.s.lists[r.Peer.PrefixList]
 		switch {
+		case r.Peer.PrefixList != "" && (list == nil || list.ipv6):
+			continue
+		case list != nil && egress:
+			rule.DstSet = c.ranges("list-"+string(list.id), list.entries)
+		case list != nil:
+			rule.SrcSet = c.ranges("list-"+string(list.id), list.entries)
 		case r.Peer.Group != "" && egress:
 			rule.DstSet = c.members(r.Peer.Group)
 		case r.Peer.Group != "":
@@ -369,6 +389,15 @@ func (c *compiler) group(name string, rules []ruleView, egress bool) string {
 		out = append(out, rule)
 	}
 	return c.chain(name, out)
+}
+
+// ranges is a set of blocks of addresses.
+func (c *compiler) ranges(name string, blocks []netip.Prefix) string {
+	if !c.made[name] {
+		c.made[name] = true
+		c.out.Sets = append(c.out.Sets, AddrSet{Name: name, Ranges: rangesOf(blocks), Interval: true})
+	}
+	return name
 }
 
 // members is the set of private addresses that a group stands for.
@@ -425,6 +454,10 @@ func (c *compiler) judge(base string, h Hook, priority int, dispatch Rule) {
 func (r Ruleset) String() string {
 	var b strings.Builder
 	for _, s := range r.Sets {
+		if s.Interval {
+			fmt.Fprintf(&b, "set %s %v\n", s.Name, s.Ranges)
+			continue
+		}
 		fmt.Fprintf(&b, "set %s %v\n", s.Name, s.Addrs)
 	}
 	for _, c := range r.Chains {

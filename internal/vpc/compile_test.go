@@ -34,10 +34,17 @@ func rich() *vpctest.Network {
 		vpc.SecurityGroupRule{ID: "sgr-self", Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{Group: n.Group.ID}},
 		vpc.SecurityGroupRule{ID: "sgr-six", Protocol: vpc.TCP, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: p("::/0")}},
 		vpc.SecurityGroupRule{ID: "sgr-ping", Protocol: vpc.ICMP, Ports: vpc.PortRange{From: 8, To: -1}, Peer: vpc.Peer{CIDR: p("192.168.0.0/16")}},
+		vpc.SecurityGroupRule{ID: "sgr-list", Protocol: vpc.TCP, Ports: vpc.PortRange{From: 443, To: 443}, Peer: vpc.Peer{PrefixList: "pl-branches"}},
+		vpc.SecurityGroupRule{ID: "sgr-list6", Protocol: vpc.TCP, Ports: vpc.PortRange{From: 443, To: 443}, Peer: vpc.Peer{PrefixList: "pl-six"}},
+		vpc.SecurityGroupRule{ID: "sgr-gone", Protocol: vpc.TCP, Ports: vpc.PortRange{From: 443, To: 443}, Peer: vpc.Peer{PrefixList: "pl-gone"}},
 		vpc.SecurityGroupRule{ID: "sgr-out", Egress: true, Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: p("0.0.0.0/0")}},
 	)
 	n.ACL.Entries = append(n.ACL.Entries, vpc.NetworkACLEntry{Number: 7, Protocol: vpc.TCP, CIDR: p("192.168.9.0/24"), Ports: vpc.PortRange{From: 0, To: 65535}})
-	n.Table.Routes = []vpc.Route{{CIDR: p("192.168.9.0/24"), Interface: "eni-dead"}, {CIDR: p("0.0.0.0/0"), Gateway: n.VPC.Gateway}}
+	n.Lists = []*vpc.PrefixList{
+		{ID: "pl-branches", AddressFamily: vpc.FamilyIPv4, Entries: []vpc.PrefixListEntry{{CIDR: p("172.16.0.0/24")}, {CIDR: p("172.16.1.0/24")}, {CIDR: p("172.16.8.8/32")}, {CIDR: p("172.16.0.128/25")}}},
+		{ID: "pl-six", AddressFamily: vpc.FamilyIPv6, Entries: []vpc.PrefixListEntry{{CIDR: p("fd00::/8")}}},
+	}
+	n.Table.Routes = []vpc.Route{{PrefixList: "pl-branches", Interface: "eni-dead"}, {CIDR: p("192.168.9.0/24"), Interface: "eni-dead"}, {CIDR: p("0.0.0.0/0"), Gateway: n.VPC.Gateway}}
 	return n
 }
 

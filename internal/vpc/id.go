@@ -31,6 +31,8 @@ type (
 	NetworkInterfaceID string
 	// EndpointID is "vpce-…".
 	EndpointID string
+	// PrefixListID is "pl-…".
+	PrefixListID string
 	// GatewayID is "vgw-…" or "local".
 	GatewayID string
 )
@@ -48,6 +50,7 @@ const (
 	PrefixRouteTableAssociation = "rtbassoc"
 	PrefixNetworkInterface      = "eni"
 	PrefixEndpoint              = "vpce"
+	PrefixPrefixList            = "pl"
 	PrefixGateway               = "vgw"
 	PrefixDHCPOptions           = "dopt"
 )
@@ -90,6 +93,7 @@ var (
 	routeAssocCodes  = idCodes{PrefixRouteTableAssociation, "InvalidAssociationID.Malformed", "InvalidAssociationID.NotFound", "route table association"}
 	interfaceCodes   = idCodes{PrefixNetworkInterface, "InvalidNetworkInterfaceId.Malformed", "InvalidNetworkInterfaceID.NotFound", "network interface"}
 	endpointCodes    = idCodes{PrefixEndpoint, "InvalidVpcEndpointId.Malformed", "InvalidVpcEndpointId.NotFound", "vpc endpoint"}
+	prefixListCodes  = idCodes{PrefixPrefixList, "InvalidPrefixListId.Malformed", "InvalidPrefixListId.NotFound", "prefix list"}
 	gatewayCodes     = idCodes{PrefixGateway, "InvalidGatewayID.Malformed", "InvalidGatewayID.NotFound", "gateway"}
 	codesWithoutForm = idCodes{"", "InvalidID", "InvalidID", "resource"}
 )
@@ -116,6 +120,8 @@ func codesOf(id any) idCodes {
 		return interfaceCodes
 	case EndpointID:
 		return endpointCodes
+	case PrefixListID:
+		return prefixListCodes
 	case GatewayID:
 		return gatewayCodes
 	default:

@@ -45,9 +45,12 @@ type Hop struct {
 	Dir      Direction
 	Kind     HopKind
 	Resource string // "acl-…", "sg-…", "rtb-…", "eni-…"
-	Rule     string // "sgr-…", "100", "*", "10.0.0.0/16"
-	Allow    bool
-	Why, Fix string
+	Rule     string // "sgr-…", "100", "*", "10.0.0.0/16", "pl-…"
+	// PrefixList is the list by which the rule or route matched, and Entry the longest of its blocks that did.
+	PrefixList PrefixListID
+	Entry      netip.Prefix
+	Allow      bool
+	Why, Fix   string
 }
 
 // Symptom is what the device's user sees on a network that drops what it denies.
@@ -85,6 +88,7 @@ type Resources struct {
 	RouteTables   []*RouteTable
 	Interfaces    []*NetworkInterface
 	Endpoints     []*Endpoint
+	PrefixLists   []*PrefixList
 	UserNetworks  []netip.Prefix // attached to every VPC
 	EndpointPorts func(service string) []PortRange
 }
@@ -94,6 +98,7 @@ type Snapshot struct {
 	vpcs       map[VPCID]*vpcView
 	interfaces map[vpcAddr]*interfaceView
 	members    map[SecurityGroupID]map[vpcAddr]bool
+	lists      map[PrefixListID]*prefixList
 	users      []netip.Prefix
 }
 
@@ -112,13 +117,30 @@ type subnetView struct {
 	acl     NetworkACLID
 	in, out []NetworkACLEntry // in the order of their numbers
 	table   RouteTableID
-	routes  []routeView // longest prefix first, static before propagated
+	routes  []routeView // longest prefix first, static before those of lists before propagated
 }
 
 type routeView struct {
 	cidr   netip.Prefix
-	alive  bool // leads somewhere
+	list   PrefixListID // that cidr is an entry of
+	alive  bool         // leads somewhere
 	target string
+}
+
+// rule is how hops and counters name the route.
+func (r *routeView) rule() string {
+	if r.list != "" {
+		return string(r.list)
+	}
+	return r.cidr.String()
+}
+
+// why names the route to people.
+func (r *routeView) why() string {
+	if r.list != "" {
+		return fmt.Sprintf("%s (entry %s)", r.list, r.cidr)
+	}
+	return r.cidr.String()
 }
 
 type interfaceView struct {
@@ -140,6 +162,10 @@ func NewSnapshot(r Resources) *Snapshot {
 		vpcs:       make(map[VPCID]*vpcView, len(r.VPCs)),
 		interfaces: make(map[vpcAddr]*interfaceView, len(r.Interfaces)),
 		members:    map[SecurityGroupID]map[vpcAddr]bool{},
+		lists:      make(map[PrefixListID]*prefixList, len(r.PrefixLists)),
+	}
+	for _, l := range r.PrefixLists {
+		s.lists[l.ID] = newPrefixList(l)
 	}
 	for _, u := range r.UserNetworks {
 		s.users = append(s.users, u.Masked())
@@ -238,10 +264,22 @@ func (s *Snapshot) routesOf(t *RouteTable) []routeView {
 		return nil
 	}
 	out := []routeView{{cidr: v.CIDR, alive: true, target: string(LocalGateway)}}
+	var listed []routeView
 	for _, r := range t.Routes {
 		alive := r.Gateway == v.Gateway && r.Gateway != "" || r.Gateway == LocalGateway
-		out = append(out, routeView{cidr: r.CIDR.Masked(), alive: alive, target: cmp.Or(string(r.Gateway), string(r.Interface))})
+		view := routeView{cidr: r.CIDR.Masked(), list: r.PrefixList, alive: alive, target: cmp.Or(string(r.Gateway), string(r.Interface))}
+		if r.PrefixList == "" {
+			out = append(out, view)
+			continue
+		}
+		if l := s.lists[r.PrefixList]; l != nil {
+			for _, e := range l.entries {
+				view.cidr = e
+				listed = append(listed, view)
+			}
+		}
 	}
+	out = append(out, listed...)
 	if t.Propagates {
 		for _, u := range s.users {
 			if v.CIDR.Contains(u.Addr()) && u.Bits() >= v.CIDR.Bits() {
@@ -449,16 +487,19 @@ func judgeRoute(to, from *subnetView, device netip.Addr) Hop {
 		if !r.cidr.Contains(device) {
 			continue
 		}
-		h.Rule = r.cidr.String()
+		h.Rule = r.rule()
+		if r.list != "" {
+			h.PrefixList, h.Entry = r.list, r.cidr
+		}
 		switch {
 		case r.target == string(LocalGateway) && from == nil:
-			h.Why = fmt.Sprintf("route %s keeps answers to %s inside the VPC, but the device is outside", r.cidr, device)
+			h.Why = fmt.Sprintf("route %s keeps answers to %s inside the VPC, but the device is outside", r.why(), device)
 			h.Fix = "use a VPC whose CIDR does not overlap the users' network"
 		case !r.alive:
-			h.Why = fmt.Sprintf("route %s leads to %s, which carries nothing to the users' networks", r.cidr, r.target)
-			h.Fix = fmt.Sprintf("delete the route %s from %s or point it at the VPC's gateway", r.cidr, to.table)
+			h.Why = fmt.Sprintf("route %s leads to %s, which carries nothing to the users' networks", r.why(), r.target)
+			h.Fix = fmt.Sprintf("delete the route %s from %s or point it at the VPC's gateway", r.rule(), to.table)
 		default:
-			h.Allow, h.Why = true, fmt.Sprintf("route %s leads to %s", r.cidr, r.target)
+			h.Allow, h.Why = true, fmt.Sprintf("route %s leads to %s", r.why(), r.target)
 		}
 		return h
 	}
@@ -538,16 +579,25 @@ func (s *Snapshot) judgeGroups(n *interfaceView, rules []ruleView, f Flow, other
 		if r.Protocol != AllProtocols && (r.Protocol != f.Protocol || r.Protocol.HasPorts() && !r.Ports.Contains(port)) {
 			continue
 		}
-		if r.Peer.Group != "" {
+		by := ""
+		switch {
+		case r.Peer.PrefixList != "":
+			e, ok := s.lists[r.Peer.PrefixList].match(other)
+			if !ok {
+				continue
+			}
+			h.PrefixList, h.Entry = r.Peer.PrefixList, e
+			by = fmt.Sprintf(", by the entry %s of %s", e, r.Peer.PrefixList)
+		case r.Peer.Group != "":
 			// A group stands for the private addresses of the interfaces that carry it, never for addresses outside.
 			if f.SrcVPC != f.VPC || !s.members[r.Peer.Group][vpcAddr{f.VPC, other}] {
 				continue
 			}
-		} else if !r.Peer.CIDR.IsValid() || !r.Peer.CIDR.Contains(other) {
+		case !r.Peer.CIDR.IsValid() || !r.Peer.CIDR.Contains(other):
 			continue
 		}
 		h.Resource, h.Rule, h.Allow = string(r.group), string(r.ID), true
-		h.Why = string(r.ID) + " allows " + traffic(f.Protocol, port) + " " + preposition(kind) + " " + other.String()
+		h.Why = string(r.ID) + " allows " + traffic(f.Protocol, port) + " " + preposition(kind) + " " + other.String() + by
 		return h
 	}
 	if len(n.Groups) > 0 {

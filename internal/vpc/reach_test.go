@@ -243,6 +243,43 @@ func TestExplain(t *testing.T) {
 			path:   "->device-route vgw-1 192.168.0.0/16; ->network-acl-inbound acl-1 100; !->security-group sg-1 ",
 		},
 		{
+			name: "a prefix list admits what its entries hold", flow: flow("192.168.0.1:40000", "10.77.1.4:443"), symptom: Connected,
+			change: func(w *world) {
+				w.PrefixLists = []*PrefixList{{ID: "pl-1", AddressFamily: FamilyIPv4, Entries: []PrefixListEntry{{CIDR: pfx("192.168.0.0/16")}, {CIDR: pfx("192.168.0.0/30")}}}}
+				w.group.Rules[0].Peer = Peer{PrefixList: "pl-1"}
+			},
+			path: in,
+		},
+		{
+			name: "a prefix list admits nothing else", flow: flow("172.16.0.5:40000", "10.77.1.4:443"), symptom: Timeout,
+			change: func(w *world) {
+				w.PrefixLists = []*PrefixList{{ID: "pl-1", AddressFamily: FamilyIPv4, Entries: []PrefixListEntry{{CIDR: pfx("192.168.0.0/16")}}}}
+				w.group.Rules[0].Peer = Peer{PrefixList: "pl-1"}
+			},
+			path: "->device-route vgw-1 172.16.0.0/16; ->network-acl-inbound acl-1 100; !->security-group sg-1 ",
+		},
+		{
+			name: "a list that is gone admits nobody", flow: flow("192.168.0.1:40000", "10.77.1.4:443"), symptom: Timeout,
+			change: func(w *world) { w.group.Rules[0].Peer = Peer{PrefixList: "pl-gone"} },
+			path:   "->device-route vgw-1 192.168.0.0/16; ->network-acl-inbound acl-1 100; !->security-group sg-1 ",
+		},
+		{
+			name: "a route to a prefix list beats a propagated one", flow: flow("192.168.0.1:40000", "10.77.1.4:443"), symptom: Timeout,
+			change: func(w *world) {
+				w.PrefixLists = []*PrefixList{{ID: "pl-1", AddressFamily: FamilyIPv4, Entries: []PrefixListEntry{{CIDR: pfx("192.168.0.0/16")}}}}
+				w.table.Routes = []Route{{PrefixList: "pl-1", Interface: "eni-b"}}
+			},
+			path: "->device-route vgw-1 192.168.0.0/16; ->network-acl-inbound acl-1 100; ->security-group sg-1 sgr-443; ->listener eni-a 443; !<-return-route rtb-1 pl-1",
+		},
+		{
+			name: "a static route beats one to a prefix list", flow: flow("192.168.0.1:40000", "10.77.1.4:443"), symptom: Connected,
+			change: func(w *world) {
+				w.PrefixLists = []*PrefixList{{ID: "pl-1", AddressFamily: FamilyIPv4, Entries: []PrefixListEntry{{CIDR: pfx("192.168.0.0/16")}}}}
+				w.table.Routes = []Route{{PrefixList: "pl-1", Interface: "eni-b"}, {CIDR: pfx("192.168.0.0/16"), Gateway: "vgw-1"}}
+			},
+			path: in,
+		},
+		{
 			name: "no such VPC", flow: Flow{VPC: "vpc-9", Src: netip.MustParseAddrPort("192.168.0.1:1"), Dst: netip.MustParseAddrPort("10.77.1.4:443"), Protocol: TCP},
 			symptom: NoRoute, path: "!->device-route vpc-9 ",
 		},
@@ -287,6 +324,32 @@ func TestExplainNamesTheMissingRule(t *testing.T) {
 	}
 	if want := "add an inbound rule to sg-1: tcp 1400-1499 from 192.168.0.0/16"; h.Fix != want {
 		t.Errorf("fix = %q, want %q", h.Fix, want)
+	}
+}
+
+func TestExplainNamesTheListAndItsEntry(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.PrefixLists = []*PrefixList{{ID: "pl-1", AddressFamily: FamilyIPv4, Entries: []PrefixListEntry{{CIDR: pfx("192.168.0.0/16")}, {CIDR: pfx("192.168.0.0/30")}, {CIDR: pfx("192.168.8.0/24")}}}}
+	w.group.Rules[0].Peer = Peer{PrefixList: "pl-1"}
+	w.table.Routes = []Route{{PrefixList: "pl-1", Gateway: "vgw-1"}}
+	type named struct {
+		Kind  HopKind
+		List  PrefixListID
+		Entry string
+	}
+	var got []named
+	for _, h := range NewSnapshot(w.Resources).Explain(flow("192.168.0.1:40000", "10.77.1.4:443")).Hops {
+		if h.PrefixList != "" {
+			got = append(got, named{h.Kind, h.PrefixList, h.Entry.String()})
+			if !strings.Contains(h.Why, "192.168.0.0/30") || !strings.Contains(h.Why, "pl-1") {
+				t.Errorf("why = %q", h.Why)
+			}
+		}
+	}
+	want := []named{{HopSecurityGroup, "pl-1", "192.168.0.0/30"}, {HopReturnRoute, "pl-1", "192.168.0.0/30"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("hops (-want +got):\n%s", d)
 	}
 }
 
@@ -347,6 +410,16 @@ func naive(r Resources, f Flow) Symptom {
 		}
 		return nil
 	}
+	blocksOf := func(id PrefixListID) (out []netip.Prefix) {
+		for _, l := range r.PrefixLists {
+			if l.ID == id {
+				for _, e := range l.Entries {
+					out = append(out, e.CIDR)
+				}
+			}
+		}
+		return out
+	}
 	interfaceAt := func(a netip.Addr) *NetworkInterface {
 		for _, n := range r.Interfaces {
 			if n.VPC == f.VPC && n.Addr == a {
@@ -392,7 +465,7 @@ func naive(r Resources, f Flow) Symptom {
 						}
 						continue
 					}
-					if rule.Peer.CIDR.Contains(other) {
+					if rule.Peer.CIDR.Contains(other) || inAny(blocksOf(rule.Peer.PrefixList), other) {
 						return true
 					}
 				}
@@ -417,10 +490,22 @@ func naive(r Resources, f Flow) Symptom {
 			}
 		}
 		dst := f.Src.Addr()
+		// Static routes with a block of their own, then those of lists: of equally long ones the first wins.
+		var static []Route
+		for _, x := range table.Routes {
+			if x.PrefixList == "" {
+				static = append(static, x)
+			}
+		}
+		for _, x := range table.Routes {
+			for _, b := range blocksOf(x.PrefixList) {
+				static = append(static, Route{CIDR: b, Gateway: x.Gateway})
+			}
+		}
 		if v.CIDR.Contains(dst) {
 			// The VPC's own route, unless a static one is longer.
 			best, ok := v.CIDR.Bits(), f.SrcVPC == f.VPC
-			for _, x := range table.Routes {
+			for _, x := range static {
 				if x.CIDR.Contains(dst) && x.CIDR.Bits() > best {
 					best, ok = x.CIDR.Bits(), x.Gateway == v.Gateway
 				}
@@ -428,7 +513,7 @@ func naive(r Resources, f Flow) Symptom {
 			return ok
 		}
 		best, ok := -1, false
-		for _, x := range table.Routes {
+		for _, x := range static {
 			if x.CIDR.Contains(dst) && x.CIDR.Bits() > best {
 				best, ok = x.CIDR.Bits(), x.Gateway == v.Gateway
 			}
@@ -495,6 +580,14 @@ func randomWorld(r *rand.Rand) *world {
 	w.group.Rules = nil
 	groups := []*SecurityGroup{w.group, {ID: "sg-2", VPC: "vpc-1"}, {ID: "sg-3", VPC: "vpc-1"}}
 	w.Groups = groups
+	for _, id := range []PrefixListID{"pl-1", "pl-2"} {
+		l := &PrefixList{ID: id, AddressFamily: FamilyIPv4}
+		for range r.IntN(4) {
+			l.Entries = append(l.Entries, PrefixListEntry{CIDR: pick(cidrs[1:7]...)})
+		}
+		w.PrefixLists = append(w.PrefixLists, l)
+	}
+	list := func() PrefixListID { return []PrefixListID{"pl-1", "pl-2", "pl-2", "pl-gone"}[r.IntN(4)] }
 	for _, g := range groups {
 		for n := range r.IntN(5) {
 			rule := SecurityGroupRule{ID: SecurityGroupRuleID(string(g.ID) + string(rune('a'+n))), Egress: r.IntN(3) == 0, Protocol: TCP, Ports: ports()}
@@ -504,9 +597,12 @@ func randomWorld(r *rand.Rand) *world {
 			case 1:
 				rule.Protocol = UDP
 			}
-			if r.IntN(4) == 0 {
+			switch r.IntN(6) {
+			case 0:
 				rule.Peer.Group = groups[r.IntN(3)].ID
-			} else {
+			case 1, 2:
+				rule.Peer.PrefixList = list()
+			default:
 				rule.Peer.CIDR = pick(cidrs...)
 			}
 			g.Rules = append(g.Rules, rule)
@@ -565,6 +661,13 @@ func randomWorld(r *rand.Rand) *world {
 				seen[route.CIDR] = true
 				t.Routes = append(t.Routes, route)
 			}
+		}
+		if r.IntN(3) == 0 {
+			route := Route{PrefixList: list(), Gateway: "vgw-1"}
+			if r.IntN(2) == 0 {
+				route.Gateway, route.Interface = "", "eni-b"
+			}
+			t.Routes = append(t.Routes, route)
 		}
 	}
 	return w

@@ -18,9 +18,37 @@ type RouteTable struct {
 
 // Route is a static route of a table.
 type Route struct {
-	CIDR      netip.Prefix       `json:"cidr"` // masked
-	Gateway   GatewayID          `json:"gateway,omitzero"`
-	Interface NetworkInterfaceID `json:"interface,omitzero"` // leads to an interface that forwards nothing here: a dead end
+	CIDR       netip.Prefix       `json:"cidr,omitzero"`       // masked; exactly one of CIDR and PrefixList is set
+	PrefixList PrefixListID       `json:"prefixList,omitzero"` // every block of the list
+	Gateway    GatewayID          `json:"gateway,omitzero"`
+	Interface  NetworkInterfaceID `json:"interface,omitzero"` // leads to an interface that forwards nothing here: a dead end
+}
+
+// Destination is where the route leads, as EC2's messages show it: a block or the identifier of a prefix list.
+func (r *Route) Destination() string {
+	if r.PrefixList != "" {
+		return string(r.PrefixList)
+	}
+	return r.CIDR.String()
+}
+
+// SameDestination says whether two routes are about the same addresses.
+func (r *Route) SameDestination(o *Route) bool {
+	return r.CIDR == o.CIDR && r.PrefixList == o.PrefixList
+}
+
+// Count is how many routes of its own the table has for its quota: a route to a prefix list counts as often as the list may
+// have entries.
+func (t *RouteTable) Count(lists Lists) int {
+	n := 0
+	for _, r := range t.Routes {
+		if l := lists(r.PrefixList); l != nil {
+			n += l.MaxEntries
+			continue
+		}
+		n++
+	}
+	return n
 }
 
 // RouteTableAssociation ties a subnet to a table, or makes the table the VPC's main one.

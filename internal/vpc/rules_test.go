@@ -137,21 +137,91 @@ func TestNormalizeTraffic(t *testing.T) {
 	}
 }
 
+func noLists(PrefixListID) *PrefixList { return nil }
+
+// TestPrefixListsCountByTheirSize: a rule that names a list costs what the list may hold, in the list's family alone.
+func TestPrefixListsCountByTheirSize(t *testing.T) {
+	t.Parallel()
+	all := map[PrefixListID]*PrefixList{
+		"pl-4": {ID: "pl-4", AddressFamily: FamilyIPv4, MaxEntries: 50}, "pl-6": {ID: "pl-6", AddressFamily: FamilyIPv6, MaxEntries: 60},
+		"pl-big": {ID: "pl-big", AddressFamily: FamilyIPv4, MaxEntries: 61},
+	}
+	lists := func(id PrefixListID) *PrefixList { return all[id] }
+	rule := func(port int, p Peer) SecurityGroupRule {
+		return SecurityGroupRule{Protocol: TCP, Ports: PortRange{port, port}, Peer: p}
+	}
+	g := &SecurityGroup{}
+	if got := code(g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-big"})}, lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+		t.Errorf("a list of 61: got %q", got)
+	}
+	if err := g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-4"}), rule(1, Peer{PrefixList: "pl-6"})}, lists); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 10 {
+		if err := g.Add([]SecurityGroupRule{rule(n, Peer{CIDR: pfx("10.0.0.0/8")})}, lists); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := code(g.Add([]SecurityGroupRule{rule(11, Peer{CIDR: pfx("10.0.0.0/8")})}, lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+		t.Errorf("after a list of 50 and 10 rules: got %q", got)
+	}
+	if got := code(g.Add([]SecurityGroupRule{rule(11, Peer{CIDR: pfx("fd00::/8")})}, lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+		t.Errorf("IPv6 after a list of 60: got %q", got)
+	}
+	if got := code(g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-4"})}, lists)); got != "InvalidPermission.Duplicate" {
+		t.Errorf("the same list: got %q", got)
+	}
+	all["pl-4"].MaxEntries++ // as a change of the list does it
+	if got := code(g.CheckQuota(lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+		t.Errorf("a list that grew: got %q", got)
+	}
+	table := &RouteTable{Routes: []Route{{CIDR: pfx("10.0.0.0/8")}, {PrefixList: "pl-4"}}}
+	if n := table.Count(lists); n != 52 {
+		t.Errorf("routes count %d, want 52", n)
+	}
+}
+
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		in   []string
+		want string
+	}{
+		{"none", nil, "[]"},
+		{"one address", []string{"10.0.0.1/32"}, "[10.0.0.1-10.0.0.1]"},
+		{"neighbours", []string{"10.0.1.0/24", "10.0.0.0/24"}, "[10.0.0.0-10.0.1.255]"},
+		{"one in another", []string{"10.0.0.0/8", "10.9.0.0/16", "11.0.0.0/32"}, "[10.0.0.0-11.0.0.0]"},
+		{"apart", []string{"10.0.0.0/24", "10.0.2.0/24"}, "[10.0.0.0-10.0.0.255 10.0.2.0-10.0.2.255]"},
+		{"all there is", []string{"0.0.0.0/0", "255.255.255.255/32"}, "[0.0.0.0-255.255.255.255]"},
+		{"halves", []string{"128.0.0.0/1", "0.0.0.0/1"}, "[0.0.0.0-255.255.255.255]"},
+		{"IPv6", []string{"fd00::/8", "fe00::/8", "::1/128"}, "[::1-::1 fd00::-feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]"},
+	} {
+		var in []netip.Prefix
+		for _, p := range tt.in {
+			in = append(in, pfx(p))
+		}
+		if got := fmt.Sprint(rangesOf(in)); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestSecurityGroupAdd(t *testing.T) {
 	t.Parallel()
 	rule := func(port int, cidr string) SecurityGroupRule {
 		return SecurityGroupRule{Protocol: TCP, Ports: PortRange{port, port}, Peer: Peer{CIDR: pfx(cidr)}}
 	}
 	g := &SecurityGroup{}
-	if err := g.Add([]SecurityGroupRule{rule(443, "10.0.0.0/8"), rule(443, "11.0.0.0/8"), rule(80, "10.0.0.0/8")}); err != nil {
+	if err := g.Add([]SecurityGroupRule{rule(443, "10.0.0.0/8"), rule(443, "11.0.0.0/8"), rule(80, "10.0.0.0/8")}, noLists); err != nil {
 		t.Fatal(err)
 	}
 	again := rule(443, "10.0.0.0/8")
 	again.Description = "a description makes no other rule"
-	if got := code(g.Add([]SecurityGroupRule{rule(1, "1.0.0.0/8"), again})); got != "InvalidPermission.Duplicate" {
+	if got := code(g.Add([]SecurityGroupRule{rule(1, "1.0.0.0/8"), again}, noLists)); got != "InvalidPermission.Duplicate" {
 		t.Errorf("duplicate: got %q", got)
 	}
-	if got := code(g.Add([]SecurityGroupRule{rule(2, "1.0.0.0/8"), rule(2, "1.0.0.0/8")})); got != "InvalidPermission.Duplicate" {
+	if got := code(g.Add([]SecurityGroupRule{rule(2, "1.0.0.0/8"), rule(2, "1.0.0.0/8")}, noLists)); got != "InvalidPermission.Duplicate" {
 		t.Errorf("twice in one call: got %q", got)
 	}
 	if len(g.Rules) != 3 {
@@ -164,16 +234,16 @@ func TestSecurityGroupAdd(t *testing.T) {
 
 	full := &SecurityGroup{}
 	for n := range RulesPerGroup {
-		if err := full.Add([]SecurityGroupRule{rule(n, "10.0.0.0/8")}); err != nil {
+		if err := full.Add([]SecurityGroupRule{rule(n, "10.0.0.0/8")}, noLists); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := code(full.Add([]SecurityGroupRule{rule(999, "10.0.0.0/8")})); got != "RulesPerSecurityGroupLimitExceeded" {
+	if got := code(full.Add([]SecurityGroupRule{rule(999, "10.0.0.0/8")}, noLists)); got != "RulesPerSecurityGroupLimitExceeded" {
 		t.Errorf("rule 61: got %q", got)
 	}
 	out := rule(999, "10.0.0.0/8")
 	out.Egress = true
-	if err := full.Add([]SecurityGroupRule{out, rule(999, "fd00::/8")}); err != nil {
+	if err := full.Add([]SecurityGroupRule{out, rule(999, "fd00::/8")}, noLists); err != nil {
 		t.Errorf("other direction and family: %v", err)
 	}
 }

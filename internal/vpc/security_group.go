@@ -37,7 +37,7 @@ type SecurityGroupRule struct {
 type Peer struct {
 	CIDR       netip.Prefix    `json:"cidr,omitzero"` // IPv4 or IPv6, masked
 	Group      SecurityGroupID `json:"group,omitzero"`
-	PrefixList string          `json:"prefixList,omitzero"`
+	PrefixList PrefixListID    `json:"prefixList,omitzero"`
 }
 
 // DefaultGroupName is the name of the group that every VPC has.
@@ -123,8 +123,11 @@ func (g *SecurityGroup) Find(r *SecurityGroupRule) int {
 // RulesPerGroup is how many rules a group may have for each direction and IP family.
 const RulesPerGroup = 60
 
+// Lists finds prefix lists by their identifiers; nil for one that is not there.
+type Lists func(PrefixListID) *PrefixList
+
 // Add puts rules into the group. A rule that is there already, or twice in rules, fails the whole call.
-func (g *SecurityGroup) Add(rules []SecurityGroupRule) error {
+func (g *SecurityGroup) Add(rules []SecurityGroupRule, lists Lists) error {
 	next := *g
 	next.Rules = slices.Clone(g.Rules)
 	for i := range rules {
@@ -133,21 +136,35 @@ func (g *SecurityGroup) Add(rules []SecurityGroupRule) error {
 		}
 		next.Rules = append(next.Rules, rules[i])
 	}
+	if err := next.CheckQuota(lists); err != nil {
+		return err
+	}
+	g.Rules = next.Rules
+	return nil
+}
+
+// CheckQuota says whether the group has too many rules. A rule that names a group counts for both IP families, one that
+// names a prefix list counts as often as the list may have entries.
+func (g *SecurityGroup) CheckQuota(lists Lists) error {
 	counts := map[[2]bool]int{}
-	for _, r := range next.Rules {
-		if r.Peer.CIDR.IsValid() {
+	for _, r := range g.Rules {
+		switch {
+		case r.Peer.CIDR.IsValid():
 			counts[[2]bool{r.Egress, r.Peer.CIDR.Addr().Is6()}]++
-			continue
+		case r.Peer.PrefixList != "":
+			if l := lists(r.Peer.PrefixList); l != nil {
+				counts[[2]bool{r.Egress, l.Is6()}] += l.MaxEntries
+			}
+		default:
+			counts[[2]bool{r.Egress, false}]++
+			counts[[2]bool{r.Egress, true}]++
 		}
-		counts[[2]bool{r.Egress, false}]++ // a group or a list counts for both families
-		counts[[2]bool{r.Egress, true}]++
 	}
 	for _, n := range counts {
 		if n > RulesPerGroup {
 			return fault.New(fault.Limit, "", "", "The maximum number of rules per security group has been reached.").WithCode("RulesPerSecurityGroupLimitExceeded")
 		}
 	}
-	g.Rules = next.Rules
 	return nil
 }
 
@@ -157,7 +174,7 @@ func (r *SecurityGroupRule) String() string {
 	if r.Peer.CIDR.IsValid() {
 		peer = r.Peer.CIDR.String()
 	} else if r.Peer.PrefixList != "" {
-		peer = r.Peer.PrefixList
+		peer = string(r.Peer.PrefixList)
 	}
 	if r.Protocol == AllProtocols {
 		return fmt.Sprintf("peer: %s, ALL, ALLOW", peer)

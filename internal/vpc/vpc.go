@@ -54,6 +54,7 @@ const (
 	KindRouteTable       state.Kind = "route-table"
 	KindNetworkInterface state.Kind = "network-interface"
 	KindEndpoint         state.Kind = "vpc-endpoint"
+	KindPrefixList       state.Kind = "prefix-list"
 )
 
 // Tables. The secondary keys are named in the functions.
@@ -76,16 +77,21 @@ func Subnets() state.Table[Subnet] {
 	}}
 }
 
-// SecurityGroups is the table of security groups; keys: vpc, rule (each rule's ID), peer (each group named by a rule).
+// SecurityGroups is the table of security groups; keys: vpc, rule (each rule's ID), peer (each group named by a rule),
+// prefix-list (each list named by a rule).
 func SecurityGroups() state.Table[SecurityGroup] {
 	return state.Table[SecurityGroup]{Kind: KindSecurityGroup, ID: func(g *SecurityGroup) string { return string(g.ID) }, Keys: func(g *SecurityGroup) []state.Key {
 		keys := []state.Key{{Name: "vpc", Value: string(g.VPC)}}
-		peers := map[SecurityGroupID]bool{}
+		peers, lists := map[SecurityGroupID]bool{}, map[PrefixListID]bool{}
 		for _, r := range g.Rules {
 			keys = append(keys, state.Key{Name: "rule", Value: string(r.ID)})
 			if r.Peer.Group != "" && !peers[r.Peer.Group] {
 				peers[r.Peer.Group] = true
 				keys = append(keys, state.Key{Name: "peer", Value: string(r.Peer.Group)})
+			}
+			if id := r.Peer.PrefixList; id != "" && !lists[id] {
+				lists[id] = true
+				keys = append(keys, state.Key{Name: "prefix-list", Value: string(id)})
 			}
 		}
 		return keys
@@ -103,7 +109,8 @@ func NetworkACLs() state.Table[NetworkACL] {
 	}}
 }
 
-// RouteTables is the table of route tables; keys: vpc, subnet (each associated explicitly), association (each ID).
+// RouteTables is the table of route tables; keys: vpc, subnet (each associated explicitly), association (each ID),
+// prefix-list (each list that a route leads to).
 func RouteTables() state.Table[RouteTable] {
 	return state.Table[RouteTable]{Kind: KindRouteTable, ID: func(t *RouteTable) string { return string(t.ID) }, Keys: func(t *RouteTable) []state.Key {
 		keys := []state.Key{{Name: "vpc", Value: string(t.VPC)}}
@@ -112,6 +119,22 @@ func RouteTables() state.Table[RouteTable] {
 			if s.Subnet != "" {
 				keys = append(keys, state.Key{Name: "subnet", Value: string(s.Subnet)})
 			}
+		}
+		for _, r := range t.Routes {
+			if r.PrefixList != "" {
+				keys = append(keys, state.Key{Name: "prefix-list", Value: string(r.PrefixList)})
+			}
+		}
+		return keys
+	}}
+}
+
+// PrefixLists is the table of managed prefix lists; keys: name, token (the ClientToken it was created with).
+func PrefixLists() state.Table[PrefixList] {
+	return state.Table[PrefixList]{Kind: KindPrefixList, ID: func(l *PrefixList) string { return string(l.ID) }, Keys: func(l *PrefixList) []state.Key {
+		keys := []state.Key{{Name: "name", Value: l.Name}}
+		if l.ClientToken != "" {
+			keys = append(keys, state.Key{Name: "token", Value: l.ClientToken})
 		}
 		return keys
 	}}

@@ -308,7 +308,6 @@ func TestRefusals(t *testing.T) {
 		_, err := s.CreateVPCEndpoint(ctx, c)
 		return err
 	}
-	second := func(_ any, err error) error { return err }
 	for _, tt := range []struct {
 		name string
 		err  error
@@ -353,8 +352,8 @@ func TestRefusals(t *testing.T) {
 		{"no such association", s.DisassociateRouteTable(ctx, "rtbassoc-0123456789abcdef0"), "InvalidAssociationID.NotFound"},
 		{"route to a gateway that is not there", s.CreateRoute(ctx, table.ID, vpc.Route{CIDR: netip.MustParsePrefix("0.0.0.0/0"), Gateway: "vgw-0123456789abcdef0"}), "InvalidGatewayID.NotFound"},
 		{"route to another vpc's gateway", s.CreateRoute(ctx, table.ID, vpc.Route{CIDR: netip.MustParsePrefix("0.0.0.0/0"), Gateway: other.Gateway}), "InvalidGatewayID.NotFound"},
-		{"local route", s.DeleteRoute(ctx, table.ID, w.vpc.CIDR), "InvalidParameterValue"},
-		{"no such route", s.DeleteRoute(ctx, table.ID, netip.MustParsePrefix("1.0.0.0/8")), "InvalidRoute.NotFound"},
+		{"local route", s.DeleteRoute(ctx, table.ID, vpc.Route{CIDR: w.vpc.CIDR}), "InvalidParameterValue"},
+		{"no such route", s.DeleteRoute(ctx, table.ID, vpc.Route{CIDR: netip.MustParsePrefix("1.0.0.0/8")}), "InvalidRoute.NotFound"},
 
 		{"no service", create(func(c *network.CreateEndpoint) { c.Service = "" }), "MissingParameter"},
 		{"unknown service", create(func(c *network.CreateEndpoint) { c.Service = "com.amazonaws.us-east-1.s3" }), "InvalidServiceName"},
@@ -1101,6 +1100,129 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 }
 
+// TestPrefixLists: a list admits and routes by its entries, and a change of it is in force for all who name it.
+func TestPrefixLists(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	r := start(t, store)
+	ctx := t.Context()
+	w := newSite(t, r.Service)
+	e := awaitState(t, store, w.endpoint(t, r.Service, w.a.ID).ID, vpc.EndpointAvailable)
+	addr := r.interfaces(t, e)[0].Addr
+	list := vpc.PrefixList{ID: "pl-0123456789abcdef0", OwnerID: account, Name: "offices", AddressFamily: vpc.FamilyIPv4, MaxEntries: 40, Version: 1, State: vpc.PrefixListCreated}
+	put := func(entries ...string) {
+		t.Helper()
+		l := list
+		for _, x := range entries {
+			l.Entries = append(l.Entries, vpc.PrefixListEntry{CIDR: netip.MustParsePrefix(x)})
+		}
+		if _, err := store.Update(ctx, func(tx state.Tx) error { return vpc.PrefixLists().Put(tx, &l) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("192.168.0.0/16", "10.0.0.0/8")
+	ref := network.GroupRef{ID: w.group.ID}
+	request := network.RuleRequest{Protocol: "tcp", From: new(443), To: new(443), PrefixList: list.ID, Description: "offices"}
+	var ids []vpc.SecurityGroupRuleID
+	for _, rule := range must[[]*vpc.SecurityGroup](t)(r.DescribeSecurityGroups(ctx, []vpc.SecurityGroupID{w.group.ID}))[0].Rules {
+		if !rule.Egress {
+			ids = append(ids, rule.ID)
+		}
+	}
+	if _, _, err := r.Revoke(ctx, ref, false, ids, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, added, err := r.Authorize(ctx, ref, false, []network.RuleRequest{request}, nil)
+	if err != nil || len(added) != 1 || added[0].Peer.PrefixList != list.ID {
+		t.Fatalf("authorize a list: %+v, %v", added, err)
+	}
+	served := func(want bool, why string) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			_, c := r.dial(t, "127.0.0.1", w.vpc.ID, addr, 443)
+			if (c != nil) == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: served %t", why, c != nil)
+			}
+		}
+	}
+	served(true, "the list has the office")
+	put("10.0.0.0/8")
+	served(false, "the list lost the office")
+	put("192.168.0.0/24")
+	served(true, "the list has the office again")
+
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"twice":          {second(r.Authorize(ctx, ref, false, []network.RuleRequest{request}, nil)), "InvalidPermission.Duplicate"},
+		"more than fits": {second(r.Authorize(ctx, ref, false, []network.RuleRequest{{Protocol: "tcp", From: new(1400), To: new(1499), PrefixList: list.ID}}, nil)), "RulesPerSecurityGroupLimitExceeded"},
+		"not there":      {second(r.Authorize(ctx, ref, false, []network.RuleRequest{{Protocol: "-1", PrefixList: "pl-0123456789abcdef1"}}, nil)), "InvalidPrefixListId.NotFound"},
+		"wrong form":     {second(r.Authorize(ctx, ref, false, []network.RuleRequest{{Protocol: "-1", PrefixList: "pl-x"}}, nil)), "InvalidPrefixListId.Malformed"},
+		"route nowhere":  {r.CreateRoute(ctx, w.vpc.MainRouteTable, vpc.Route{PrefixList: "pl-0123456789abcdef1", Gateway: w.vpc.Gateway}), "InvalidPrefixListId.NotFound"},
+		"no such route":  {r.DeleteRoute(ctx, w.vpc.MainRouteTable, vpc.Route{PrefixList: list.ID}), "InvalidRoute.NotFound"},
+	} {
+		if got := code(tt.err); got != tt.want {
+			t.Errorf("%s: got %q (%v), want %q", name, got, tt.err, tt.want)
+		}
+	}
+
+	dead := vpc.Route{PrefixList: list.ID, Interface: e.Interfaces[0]}
+	if err := r.CreateRoute(ctx, w.vpc.MainRouteTable, dead); err != nil {
+		t.Fatal(err)
+	}
+	served(false, "the list leads into a dead end")
+	if got := code(r.CreateRoute(ctx, w.vpc.MainRouteTable, dead)); got != "RouteAlreadyExists" {
+		t.Errorf("the same route: %q", got)
+	}
+	for i := range 11 {
+		err := r.CreateRoute(ctx, w.vpc.MainRouteTable, vpc.Route{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{1, byte(i), 0, 0}), 16), Gateway: w.vpc.Gateway})
+		if want := map[bool]string{true: "RouteLimitExceeded"}[i == 10]; code(err) != want { // 40 of the list and 10
+			t.Errorf("route %d: %v, want %q", i, err, want)
+		}
+	}
+	if err := r.ReplaceRoute(ctx, w.vpc.MainRouteTable, vpc.Route{PrefixList: list.ID, Gateway: w.vpc.Gateway}); err != nil {
+		t.Fatal(err)
+	}
+	served(true, "the list leads to the users")
+	if err := r.DeleteRoute(ctx, w.vpc.MainRouteTable, vpc.Route{PrefixList: list.ID}); err != nil {
+		t.Error(err)
+	}
+	users := func(t *testing.T) (groups, tables int) {
+		if err := store.View(ctx, func(rd state.Reader) error {
+			g, err := vpc.SecurityGroups().By(rd, "prefix-list", string(list.ID))
+			if err != nil {
+				return err
+			}
+			x, err := vpc.RouteTables().By(rd, "prefix-list", string(list.ID))
+			groups, tables = len(g), len(x)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return groups, tables
+	}
+	if g, x := users(t); g != 1 || x != 0 {
+		t.Errorf("%d groups and %d tables name the list, want 1 and 0", g, x)
+	}
+	if _, _, err := r.Revoke(ctx, ref, false, nil, []network.RuleRequest{request}); err != nil {
+		t.Error(err)
+	}
+	served(false, "the rule was revoked")
+	if g, _ := users(t); g != 0 {
+		t.Errorf("%d groups name the list", g)
+	}
+}
+
+// second is the error of an operation.
+func second(results ...any) error {
+	err, _ := results[len(results)-1].(error)
+	return err
+}
+
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
@@ -1144,7 +1266,9 @@ func TestRoutes(t *testing.T) {
 	if _, served := r.dial(t, "127.0.0.1", w.vpc.ID, addr, 443); served != nil {
 		t.Error("served through a dead end")
 	}
-	change(func() error { return r.DeleteRoute(ctx, own.ID, netip.MustParsePrefix("192.168.0.0/16")) })
+	change(func() error {
+		return r.DeleteRoute(ctx, own.ID, vpc.Route{CIDR: netip.MustParsePrefix("192.168.0.0/16")})
+	})
 	tables := must[[]network.RouteTable](t)(r.DescribeRouteTables(ctx, nil))
 	i := slices.IndexFunc(tables, func(x network.RouteTable) bool { return x.ID == own.ID })
 	change(func() error { return r.DisassociateRouteTable(ctx, tables[i].Associations[0].ID) })

@@ -126,6 +126,9 @@ func (s *Service) resources(r state.Reader) (vpc.Resources, error) {
 	if out.Interfaces, err = vpc.NetworkInterfaces().List(r, state.Query{}); err != nil {
 		return out, err
 	}
+	if out.PrefixLists, err = vpc.PrefixLists().List(r, state.Query{}); err != nil {
+		return out, err
+	}
 	out.Endpoints, err = vpc.Endpoints().List(r, state.Query{})
 	return out, err
 }
@@ -421,7 +424,7 @@ func (r *reconciler) wait(ctx context.Context, wake time.Time) error {
 // ours says whether documents of the kind matter to the network.
 func ours(k state.Kind) bool {
 	switch k {
-	case vpc.KindVPC, vpc.KindSubnet, vpc.KindSecurityGroup, vpc.KindNetworkACL, vpc.KindRouteTable, vpc.KindNetworkInterface, vpc.KindEndpoint:
+	case vpc.KindVPC, vpc.KindSubnet, vpc.KindSecurityGroup, vpc.KindNetworkACL, vpc.KindRouteTable, vpc.KindNetworkInterface, vpc.KindEndpoint, vpc.KindPrefixList:
 		return true
 	}
 	return false

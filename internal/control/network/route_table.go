@@ -20,11 +20,12 @@ type RouteTable struct {
 
 // EffectiveRoute is a route as DescribeRouteTables shows it.
 type EffectiveRoute struct {
-	CIDR      netip.Prefix
-	Gateway   vpc.GatewayID
-	Interface vpc.NetworkInterfaceID
-	Origin    string // "CreateRouteTable", "CreateRoute", "EnableVgwRoutePropagation"
-	State     string // "active", "blackhole"
+	CIDR       netip.Prefix
+	PrefixList vpc.PrefixListID // instead of CIDR
+	Gateway    vpc.GatewayID
+	Interface  vpc.NetworkInterfaceID
+	Origin     string // "CreateRouteTable", "CreateRoute", "EnableVgwRoutePropagation"
+	State      string // "active", "blackhole"
 }
 
 func (s *Service) effective(r state.Reader, t *vpc.RouteTable) (RouteTable, error) {
@@ -35,7 +36,7 @@ func (s *Service) effective(r state.Reader, t *vpc.RouteTable) (RouteTable, erro
 	out := RouteTable{RouteTable: t, Gateway: v.Gateway}
 	out.Effective = append(out.Effective, EffectiveRoute{CIDR: v.CIDR, Gateway: vpc.LocalGateway, Origin: "CreateRouteTable", State: "active"})
 	for _, route := range t.Routes {
-		e := EffectiveRoute{CIDR: route.CIDR, Gateway: route.Gateway, Interface: route.Interface, Origin: "CreateRoute", State: "active"}
+		e := EffectiveRoute{CIDR: route.CIDR, PrefixList: route.PrefixList, Gateway: route.Gateway, Interface: route.Interface, Origin: "CreateRoute", State: "active"}
 		if route.Interface != "" {
 			if _, ok, err := vpc.NetworkInterfaces().Get(r, string(route.Interface)); err != nil {
 				return RouteTable{}, err
@@ -235,30 +236,30 @@ func tableOf(r state.Reader, id vpc.RouteTableAssociationID) (*vpc.RouteTable, v
 
 // CreateRoute adds a static route through the VPC's gateway or to an interface.
 func (s *Service) CreateRoute(ctx context.Context, id vpc.RouteTableID, route vpc.Route) error {
-	return s.changeRoute(ctx, id, route, func(t *vpc.RouteTable, i int) error {
+	return s.changeRoute(ctx, id, route, func(t *vpc.RouteTable, i int, lists vpc.Lists) error {
 		if i >= 0 {
-			return fault.Newf(fault.AlreadyExists, "", "", "The route identified by %s already exists.", route.CIDR).WithCode("RouteAlreadyExists")
-		}
-		if len(t.Routes) >= s.limits.RoutesPerTable {
-			return limit("RouteLimitExceeded", "The maximum number of routes has been reached.")
+			return fault.Newf(fault.AlreadyExists, "", "", "The route identified by %s already exists.", route.Destination()).WithCode("RouteAlreadyExists")
 		}
 		t.Routes = append(t.Routes, route)
+		if t.Count(lists) > s.limits.RoutesPerTable {
+			return limit("RouteLimitExceeded", "The maximum number of routes has been reached.")
+		}
 		return nil
 	})
 }
 
 // ReplaceRoute changes where a static route leads.
 func (s *Service) ReplaceRoute(ctx context.Context, id vpc.RouteTableID, route vpc.Route) error {
-	return s.changeRoute(ctx, id, route, func(t *vpc.RouteTable, i int) error {
+	return s.changeRoute(ctx, id, route, func(t *vpc.RouteTable, i int, _ vpc.Lists) error {
 		if i < 0 {
-			return noRoute(id, route.CIDR)
+			return noRoute(id, &route)
 		}
 		t.Routes[i] = route
 		return nil
 	})
 }
 
-func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vpc.Route, change func(*vpc.RouteTable, int) error) error {
+func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vpc.Route, change func(*vpc.RouteTable, int, vpc.Lists) error) error {
 	_, err := s.store.Update(ctx, func(tx state.Tx) error {
 		t, err := get(tx, vpc.RouteTables(), id)
 		if err != nil {
@@ -268,7 +269,15 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 		if err != nil {
 			return err
 		}
-		if route.CIDR == v.CIDR {
+		lists, err := prefixLists(tx)
+		if err != nil {
+			return err
+		}
+		if route.PrefixList != "" {
+			if _, err := get(tx, vpc.PrefixLists(), route.PrefixList); err != nil {
+				return err
+			}
+		} else if route.CIDR == v.CIDR {
 			return fault.Newf(fault.AlreadyExists, "", "", "The route identified by %s already exists.", route.CIDR).WithCode("RouteAlreadyExists")
 		}
 		switch {
@@ -286,11 +295,11 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 			return missing("GatewayId")
 		case route.Gateway != v.Gateway:
 			return vpc.NotFound(route.Gateway)
-		case v.CIDR.Contains(route.CIDR.Addr()) && route.CIDR.Bits() > v.CIDR.Bits():
+		case route.PrefixList == "" && v.CIDR.Contains(route.CIDR.Addr()) && route.CIDR.Bits() > v.CIDR.Bits():
 			return invalid("The destination CIDR block %s is inside the VPC's block %s, which no gateway can be the target of", route.CIDR, v.CIDR)
 		}
-		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.CIDR == route.CIDR })
-		if err := change(t, i); err != nil {
+		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.SameDestination(&route) })
+		if err := change(t, i, lists); err != nil {
 			return err
 		}
 		return vpc.RouteTables().Put(tx, t)
@@ -298,8 +307,8 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 	return err
 }
 
-// DeleteRoute removes a static route.
-func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, cidr netip.Prefix) error {
+// DeleteRoute removes the static route with the destination of to.
+func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, to vpc.Route) error {
 	_, err := s.store.Update(ctx, func(tx state.Tx) error {
 		t, err := get(tx, vpc.RouteTables(), id)
 		if err != nil {
@@ -309,12 +318,12 @@ func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, cidr net
 		if err != nil {
 			return err
 		}
-		if cidr == v.CIDR {
-			return invalid("cannot remove local route %s in route table %s", cidr, id)
+		if to.PrefixList == "" && to.CIDR == v.CIDR {
+			return invalid("cannot remove local route %s in route table %s", to.CIDR, id)
 		}
-		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.CIDR == cidr })
+		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.SameDestination(&to) })
 		if i < 0 {
-			return noRoute(id, cidr)
+			return noRoute(id, &to)
 		}
 		t.Routes = slices.Delete(t.Routes, i, i+1)
 		return vpc.RouteTables().Put(tx, t)
@@ -322,6 +331,10 @@ func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, cidr net
 	return err
 }
 
-func noRoute(id vpc.RouteTableID, cidr netip.Prefix) error {
-	return fault.Newf(fault.NotFound, "", "", "no route with destination-cidr-block %s in route table %s", cidr, id).WithCode("InvalidRoute.NotFound")
+func noRoute(id vpc.RouteTableID, to *vpc.Route) error {
+	kind := "destination-cidr-block"
+	if to.PrefixList != "" {
+		kind = "destination-prefix-list-id"
+	}
+	return fault.Newf(fault.NotFound, "", "", "no route with %s %s in route table %s", kind, to.Destination(), id).WithCode("InvalidRoute.NotFound")
 }

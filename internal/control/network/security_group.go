@@ -132,7 +132,7 @@ type RuleRequest struct {
 	CIDR        string // IPv4 or IPv6; exactly one of CIDR, Group and PrefixList
 	Group       GroupRef
 	GroupOwner  string
-	PrefixList  string
+	PrefixList  vpc.PrefixListID
 	Description string
 }
 
@@ -180,11 +180,28 @@ func (s *Service) rule(r state.Reader, in *vpc.SecurityGroup, q RuleRequest, egr
 		}
 		out.Peer.Group = g.ID
 	case q.PrefixList != "":
-		return none, fault.Newf(fault.NotFound, "", "", "The prefix list ID '%s' does not exist", q.PrefixList).WithCode("InvalidPrefixListId.NotFound")
+		l, err := get(r, vpc.PrefixLists(), q.PrefixList)
+		if err != nil {
+			return none, err
+		}
+		out.Peer.PrefixList = l.ID
 	default:
 		return none, missing("IpRanges, Ipv6Ranges, PrefixListIds or UserIdGroupPairs")
 	}
 	return out, nil
+}
+
+// prefixLists are all lists, to be found by their identifiers.
+func prefixLists(r state.Reader) (vpc.Lists, error) {
+	all, err := vpc.PrefixLists().List(r, state.Query{})
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[vpc.PrefixListID]*vpc.PrefixList, len(all))
+	for _, l := range all {
+		byID[l.ID] = l
+	}
+	return func(id vpc.PrefixListID) *vpc.PrefixList { return byID[id] }, nil
 }
 
 // Authorize adds rules to a group; all or none.
@@ -210,7 +227,11 @@ func (s *Service) Authorize(ctx context.Context, ref GroupRef, egress bool, requ
 			r.ID, r.Tags = newID[vpc.SecurityGroupRuleID](vpc.PrefixSecurityGroupRule), tags
 			added = append(added, r)
 		}
-		if err := g.Add(added); err != nil {
+		lists, err := prefixLists(tx)
+		if err != nil {
+			return nil, err
+		}
+		if err := g.Add(added, lists); err != nil {
 			return nil, err
 		}
 		return g, vpc.SecurityGroups().Put(tx, g)
@@ -324,6 +345,13 @@ func (s *Service) ModifyRules(ctx context.Context, ref GroupRef, changes map[vpc
 			}
 			r.ID, r.Tags = id, g.Rules[i].Tags
 			g.Rules[i] = r
+		}
+		lists, err := prefixLists(tx)
+		if err != nil {
+			return err
+		}
+		if err := g.CheckQuota(lists); err != nil {
+			return err
 		}
 		return vpc.SecurityGroups().Put(tx, g)
 	})

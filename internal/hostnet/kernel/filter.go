@@ -82,8 +82,14 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 	}
 	sets := make(map[string]*nftables.Set, len(rules.Sets))
 	for _, s := range rules.Sets {
-		set := &nftables.Set{Table: t, Name: s.Name, KeyType: nftables.TypeIPAddr}
-		elements := make([]nftables.SetElement, 0, len(s.Addrs))
+		set := &nftables.Set{Table: t, Name: s.Name, KeyType: nftables.TypeIPAddr, Interval: s.Interval}
+		elements := make([]nftables.SetElement, 0, len(s.Addrs)+2*len(s.Ranges))
+		for _, r := range s.Ranges {
+			elements = append(elements, nftables.SetElement{Key: r.First.AsSlice()})
+			if end := r.Last.Next(); end.IsValid() { // the kernel wants the first address that is not in it
+				elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			}
+		}
 		for _, a := range s.Addrs {
 			elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
 		}

@@ -39,6 +39,25 @@ func (c chance) peer() netip.Prefix {
 		"192.168.9.0/24", "172.16.0.0/12", "10.77.0.0/16", "10.77.1.0/24", "10.77.2.10/32", "::/0"))
 }
 
+// lists are prefix lists that overlap each other and themselves; one of them is of the other family, one empty.
+func (c chance) lists() []*vpc.PrefixList {
+	out := []*vpc.PrefixList{
+		{ID: "pl-1", AddressFamily: vpc.FamilyIPv4}, {ID: "pl-2", AddressFamily: vpc.FamilyIPv4}, {ID: "pl-3", AddressFamily: vpc.FamilyIPv6}, {ID: "pl-4", AddressFamily: vpc.FamilyIPv4},
+	}
+	for _, l := range out[:3] {
+		for range 1 + c.IntN(5) {
+			if p := c.peer(); (vpc.FamilyOf(p.Addr()) == l.AddressFamily) && p.Bits() > 0 {
+				l.Entries = append(l.Entries, vpc.PrefixListEntry{CIDR: p})
+			}
+		}
+	}
+	return out
+}
+
+func (c chance) list() vpc.PrefixListID {
+	return pick[vpc.PrefixListID](c, "pl-1", "pl-1", "pl-2", "pl-2", "pl-2", "pl-3", "pl-4", "pl-gone")
+}
+
 func (c chance) traffic(ephemeral bool) (vpc.Protocol, vpc.PortRange) {
 	switch p := c.IntN(100); {
 	case p < 25:
@@ -89,14 +108,18 @@ func (c chance) plan() vpc.Plan {
 		},
 		Endpoints: []*vpc.Endpoint{{ID: "vpce-s", VPC: v.ID, Service: streaming}, {ID: "vpce-a", VPC: v.ID, Service: api}},
 	}
+	r.PrefixLists = c.lists()
 	groups := []vpc.SecurityGroupID{"sg-1", "sg-2", "sg-3"}
 	for _, id := range groups {
 		g := &vpc.SecurityGroup{ID: id, VPC: v.ID}
 		for i := range c.IntN(6) {
 			p, ports := c.traffic(false)
 			rule := vpc.SecurityGroupRule{ID: vpc.SecurityGroupRuleID(fmt.Sprintf("sgr-%s-%d", id, i)), Egress: c.yes(25), Protocol: p, Ports: ports, Peer: vpc.Peer{CIDR: c.peer()}}
-			if c.yes(20) {
+			switch p := c.IntN(100); {
+			case p < 20:
 				rule.Peer = vpc.Peer{Group: pick(c, groups...)}
+			case p < 50:
+				rule.Peer = vpc.Peer{PrefixList: c.list()}
 			}
 			g.Rules = append(g.Rules, rule)
 		}
@@ -126,6 +149,9 @@ func (c chance) plan() vpc.Plan {
 			case n < 28:
 				t.Routes = append(t.Routes, vpc.Route{CIDR: netip.MustParsePrefix(to), Gateway: "vgw-gone"})
 			}
+		}
+		if c.yes(30) {
+			t.Routes = append(t.Routes, pick(c, vpc.Route{PrefixList: c.list(), Gateway: "vgw-1"}, vpc.Route{PrefixList: c.list(), Interface: "eni-blackhole"}))
 		}
 		r.RouteTables = append(r.RouteTables, t)
 	}
@@ -446,6 +472,25 @@ func TestPropertyCatchesWrongCompilers(t *testing.T) {
 				r.Src = netip.PrefixFrom(r.Src.Addr(), r.Src.Bits()-8).Masked()
 			}
 		})},
+		{"prefix list ends one block late", func(r *vpc.Ruleset) {
+			for i := range r.Sets {
+				for j := range r.Sets[i].Ranges {
+					last := &r.Sets[i].Ranges[j].Last
+					if next := last.Next(); next.IsValid() {
+						*last = netip.MustParseAddr("255.255.255.254")
+						r.Sets[i].Ranges = r.Sets[i].Ranges[:j+1]
+						break
+					}
+				}
+			}
+		}},
+		{"first entry of a prefix list forgotten", func(r *vpc.Ruleset) {
+			for i := range r.Sets {
+				if len(r.Sets[i].Ranges) > 0 {
+					r.Sets[i].Ranges = r.Sets[i].Ranges[1:]
+				}
+			}
+		}},
 		{"ports of another interface", each("listen-", func(r *vpc.Rule) { r.Action = vpc.ActionAccept })},
 		{"own subnet judged", each("acl-in", func(r *vpc.Rule) {
 			if r.Src.IsValid() && r.Src.Bits() == 24 {

@@ -48,6 +48,7 @@ type Network struct {
 	Table      *vpc.RouteTable
 	Interfaces []*vpc.NetworkInterface
 	Endpoint   *vpc.Endpoint
+	Lists      []*vpc.PrefixList
 }
 
 // Service is the service of the suite's endpoint.
@@ -101,6 +102,7 @@ func PlanOf(networks ...*Network) vpc.Plan {
 		group, acl, table := *n.Group, *n.ACL, *n.Table
 		group.Rules, acl.Entries = slices.Clone(group.Rules), slices.Clone(acl.Entries)
 		r.VPCs, r.Groups, r.ACLs, r.RouteTables = append(r.VPCs, n.VPC), append(r.Groups, &group), append(r.ACLs, &acl), append(r.RouteTables, &table)
+		r.PrefixLists = append(r.PrefixLists, n.Lists...)
 		r.Subnets, r.Interfaces, r.Endpoints = append(r.Subnets, n.Subnets...), append(r.Interfaces, n.Interfaces...), append(r.Endpoints, n.Endpoint)
 		for _, i := range n.Interfaces {
 			p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{
