@@ -182,7 +182,8 @@ func appstreamResources(c Caller, operation string, in reflect.Value) (out []str
 // ec2Created are the resource types that operations create.
 var ec2Created = map[string]string{
 	"CreateVpc": "vpc", "CreateSubnet": "subnet", "CreateSecurityGroup": "security-group", "CreateNetworkAcl": "network-acl",
-	"CreateRouteTable": "route-table", "CreateVpcEndpoint": "vpc-endpoint",
+	"CreateRouteTable": "route-table", "CreateVpcEndpoint": "vpc-endpoint", "CreateNetworkInsightsPath": "network-insights-path",
+	"StartNetworkInsightsAnalysis": "network-insights-analysis",
 }
 
 // ec2Members are the input members that name resources, with the resource's type.
@@ -204,12 +205,15 @@ var ec2Members = []struct{ field, kind string }{
 	{"AddRouteTableIds", "route-table"},
 	{"RemoveRouteTableIds", "route-table"},
 	{"SecurityGroupRuleIds", "security-group-rule"},
+	{"NetworkInsightsPathId", "network-insights-path"},
+	{"NetworkInsightsAnalysisId", "network-insights-analysis"},
 }
 
 // ec2Prefixes are the types of resources by the prefix of their IDs, for operations on tags.
 var ec2Prefixes = map[string]string{
 	"vpc": "vpc", "subnet": "subnet", "sg": "security-group", "sgr": "security-group-rule", "acl": "network-acl", "rtb": "route-table",
-	"vpce": "vpc-endpoint", "eni": "network-interface", "igw": "internet-gateway", "pl": "prefix-list",
+	"vpce": "vpc-endpoint", "eni": "network-interface", "igw": "internet-gateway", "pl": "prefix-list", "vgw": "vpn-gateway",
+	"dopt": "dhcp-options", "nip": "network-insights-path", "nia": "network-insights-analysis",
 }
 
 // ec2Resources: describing has no resources in EC2.

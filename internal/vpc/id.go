@@ -33,6 +33,12 @@ type (
 	EndpointID string
 	// PrefixListID is "pl-…".
 	PrefixListID string
+	// InsightsPathID is "nip-…".
+	InsightsPathID string
+	// InsightsAnalysisID is "nia-…".
+	InsightsAnalysisID string
+	// DHCPOptionsID is "dopt-…".
+	DHCPOptionsID string
 	// GatewayID is "vgw-…" or "local".
 	GatewayID string
 )
@@ -51,6 +57,8 @@ const (
 	PrefixNetworkInterface      = "eni"
 	PrefixEndpoint              = "vpce"
 	PrefixPrefixList            = "pl"
+	PrefixInsightsPath          = "nip"
+	PrefixInsightsAnalysis      = "nia"
 	PrefixGateway               = "vgw"
 	PrefixDHCPOptions           = "dopt"
 )
@@ -94,6 +102,9 @@ var (
 	interfaceCodes   = idCodes{PrefixNetworkInterface, "InvalidNetworkInterfaceId.Malformed", "InvalidNetworkInterfaceID.NotFound", "network interface"}
 	endpointCodes    = idCodes{PrefixEndpoint, "InvalidVpcEndpointId.Malformed", "InvalidVpcEndpointId.NotFound", "vpc endpoint"}
 	prefixListCodes  = idCodes{PrefixPrefixList, "InvalidPrefixListId.Malformed", "InvalidPrefixListId.NotFound", "prefix list"}
+	insightsCodes    = idCodes{PrefixInsightsPath, "InvalidNetworkInsightsPathId.Malformed", "InvalidNetworkInsightsPathId.NotFound", "network insights path"}
+	analysisCodes    = idCodes{PrefixInsightsAnalysis, "InvalidNetworkInsightsAnalysisId.Malformed", "InvalidNetworkInsightsAnalysisId.NotFound", "network insights analysis"}
+	dhcpCodes        = idCodes{PrefixDHCPOptions, "InvalidDhcpOptionsId.Malformed", "InvalidDhcpOptionID.NotFound", "dhcpOption"}
 	gatewayCodes     = idCodes{PrefixGateway, "InvalidGatewayID.Malformed", "InvalidGatewayID.NotFound", "gateway"}
 	codesWithoutForm = idCodes{"", "InvalidID", "InvalidID", "resource"}
 )
@@ -122,6 +133,12 @@ func codesOf(id any) idCodes {
 		return endpointCodes
 	case PrefixListID:
 		return prefixListCodes
+	case InsightsPathID:
+		return insightsCodes
+	case InsightsAnalysisID:
+		return analysisCodes
+	case DHCPOptionsID:
+		return dhcpCodes
 	case GatewayID:
 		return gatewayCodes
 	default:

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func (s *Service) Recover(ctx context.Context) error {
 				return err
 			}
 		}
-		return nil
+		return cmp.Or(failInterrupted(tx), s.dropTokens(tx))
 	})
 	return err
 }

@@ -40,6 +40,8 @@ type Limits struct {
 	RoutesPerTable   int // 0: 50
 	TagsPerResource  int // 0: 50
 	GroupsPerAddress int // of an interface; 0: 5
+	InsightsPaths    int // 0: 100
+	InsightsAnalyses int // 0: 1000
 }
 
 func (l Limits) withDefaults() Limits {
@@ -56,6 +58,8 @@ func (l Limits) withDefaults() Limits {
 		{&l.RoutesPerTable, 50},
 		{&l.TagsPerResource, 50},
 		{&l.GroupsPerAddress, 5},
+		{&l.InsightsPaths, 100},
+		{&l.InsightsAnalyses, 1000},
 	} {
 		if *d.v == 0 {
 			*d.v = d.n

@@ -52,7 +52,7 @@ func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags
 		ID: newID[vpc.VPCID](vpc.PrefixVPC), OwnerID: s.account, CIDR: cidr, Tenancy: tenancy, Default: isDefault,
 		CIDRAssociation: newID[string](vpc.PrefixCIDRAssociation),
 		DNSSupport:      true, DNSHostnames: isDefault,
-		DHCPOptions:          "dopt-0" + s.account + "0000",
+		DHCPOptions:          string(s.DHCPOptions()),
 		DefaultSecurityGroup: newID[vpc.SecurityGroupID](vpc.PrefixSecurityGroup),
 		DefaultNetworkACL:    newID[vpc.NetworkACLID](vpc.PrefixNetworkACL),
 		MainRouteTable:       newID[vpc.RouteTableID](vpc.PrefixRouteTable),
@@ -87,6 +87,11 @@ func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags
 		vpc.NetworkACLs().Put(tx, acl),
 		vpc.RouteTables().Put(tx, table),
 	)
+}
+
+// DHCPOptions is the account's one set of DHCP options, which every VPC uses.
+func (s *Service) DHCPOptions() vpc.DHCPOptionsID {
+	return vpc.DHCPOptionsID(vpc.PrefixDHCPOptions + "-0" + s.account + "0000")
 }
 
 // begun is the document that says that an account got what every account begins with.
