@@ -13,6 +13,7 @@ import (
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -154,6 +155,10 @@ func (r *region) writeFiles(info devJSON) error {
 
 // demo makes what was not made yet, waits for it, and adds it to info.
 func (r *region) demo(ctx context.Context, info *devJSON) error {
+	// The demo's stack is the first use of AppStream, by the account's root.
+	if _, _, err := r.access.EnsureServiceRole(ctx, r.identity.root(), iam.Request{}); err != nil {
+		return err
+	}
 	d := &demo{}
 	err := r.store.View(ctx, func(rd state.Reader) error {
 		had, ok, err := demos.Get(rd, demos.ID(d))

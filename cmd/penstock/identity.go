@@ -23,7 +23,6 @@ type identity struct {
 	AccessKeyID string    `json:"accessKeyId"`
 	Secret      string    `json:"secretAccessKey"`
 	Seed        []byte    `json:"signingSeed"` // Ed25519
-	RoleID      string    `json:"roleId"`      // of the AppStream service's role
 	Created     time.Time `json:"created"`
 }
 
@@ -57,8 +56,8 @@ func newIdentity() identity {
 	if err != nil {
 		n = big.NewInt(0) // crypto/rand never fails
 	}
-	key, role, secret, seed := make([]byte, 10), make([]byte, 10), make([]byte, 30), make([]byte, ed25519.SeedSize)
-	for _, b := range [][]byte{key, role, secret, seed} {
+	key, secret, seed := make([]byte, 10), make([]byte, 30), make([]byte, ed25519.SeedSize)
+	for _, b := range [][]byte{key, secret, seed} {
 		_, _ = rand.Read(b) // never fails
 	}
 	return identity{
@@ -66,7 +65,6 @@ func newIdentity() identity {
 		AccessKeyID: "AKIA" + base32.StdEncoding.EncodeToString(key),
 		Secret:      base64.StdEncoding.EncodeToString(secret),
 		Seed:        seed,
-		RoleID:      "AROA" + base32.StdEncoding.EncodeToString(role),
 		Created:     time.Now().UTC().Truncate(time.Second),
 	}
 }

@@ -25,7 +25,6 @@ import (
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/gateway"
-	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/nameserver"
 	"penstock.dev/penstock/internal/portal"
 	"penstock.dev/penstock/internal/sqlite"
@@ -121,8 +120,15 @@ func (r *region) build() (err error) {
 	r.network = network.New(network.Config{
 		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Log: r.log.With("part", "network"),
 	})
+	if r.access, err = access.New(access.Options{
+		Store: r.store, AccountID: r.identity.AccountID, Seed: r.identity.Seed, Root: r.identity.root(),
+		Region: devRegion, Log: r.log.With("part", "access"),
+	}); err != nil {
+		return err
+	}
 	r.control = control.New(control.Options{
-		Store: r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
+		ServiceRole: r.access,
+		Store:       r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
 		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: tcpPort(r.publicListener), Secure: r.tls != nil,
 		Log: r.log.With("part", "control"),
 	})
@@ -132,12 +138,6 @@ func (r *region) build() (err error) {
 		TLS: r.tls, Log: r.log.With("part", "gateway"),
 	})
 	r.public = r.publicHandler()
-	if r.access, err = access.New(access.Options{
-		Store: r.store, AccountID: r.identity.AccountID, Seed: r.identity.Seed, Root: r.identity.root(),
-		ServiceRole: iam.ServiceAccessRole(r.identity.AccountID, r.identity.RoleID, r.identity.Created), Log: r.log.With("part", "access"),
-	}); err != nil {
-		return err
-	}
 	r.api, err = apiserver.New(apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
 		Credentials: r.access, Access: r.access, Log: r.log.With("part", "api"),
@@ -166,9 +166,6 @@ func (r *region) run(ctx context.Context) error {
 	}
 	if err := r.control.Adopt(ctx); err != nil {
 		return fmt.Errorf("adopt what an earlier run left: %w", err)
-	}
-	if err := r.access.Prepare(ctx); err != nil {
-		return fmt.Errorf("make the service's role: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.compute.Run(ctx) })

@@ -214,7 +214,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	if x.service == ec2 && dryRun(in) {
 		return answer{}, x.dryRun()
 	}
-	out, err := o.call(ctx, c, in)
+	out, err := x.call(ctx, o, c, in)
 	if err != nil {
 		return answer{}, err
 	}

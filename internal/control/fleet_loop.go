@@ -32,6 +32,9 @@ func (c *Control) fleetLoop() *loop {
 				// The record is gone and no longer says whose it was; fleet names are in the ID of nothing else, so wake by a listing.
 				return wakeAll, nil
 			default:
+				if c.ServiceRole != nil && c.ServiceRole.DecidesServiceRole(ch.Kind) {
+					return wakeAll, nil
+				}
 				return "", nil
 			}
 		},
@@ -105,14 +108,19 @@ func (c *Control) fill(tx state.Tx, f *appstream.Fleet, is []*appstream.Instance
 		}
 	}
 	if f.State == appstream.FleetStarting && (usable > 0 || f.DesiredInstances == 0) {
-		f.State, f.Errors = appstream.FleetRunning, nil
+		f.State = appstream.FleetRunning
+		setOtherErrors(f)
 		if err := appstream.Fleets.Put(tx, f); err != nil {
 			return 0, err
 		}
 		c.Log.Info("fleet runs", "fleet", f.Name)
 	}
+	lacking, err := c.checkRole(tx, f)
+	if err != nil {
+		return 0, err
+	}
 	want := int(f.DesiredInstances)
-	if len(alive) < want {
+	if len(alive) < want && !lacking {
 		now := c.Now().UTC()
 		if wait := f.RetryAt.Sub(now); wait > 0 {
 			return wait, nil

@@ -57,6 +57,9 @@ func (c *Control) CreateFleet(ctx context.Context, f appstream.Fleet) (*appstrea
 		} else if ok {
 			return fault.New(fault.AlreadyExists, "fleet", f.Name, "a fleet with this name exists")
 		}
+		if err := c.asServiceRole(tx, ""); err != nil {
+			return err
+		}
 		return appstream.Fleets.Put(tx, &f)
 	})
 	if err != nil {
@@ -291,7 +294,8 @@ func fleetNotFound(name string) error {
 // BaseImage is the image that every fleet of this version runs: this machine's own applications.
 const BaseImage = "Penstock-Base"
 
-// AwaitCapacity waits until the fleet runs with an instance that is ready or in use, or returns at once when it is stopped or wants none.
+// AwaitCapacity waits until the fleet runs with an instance that is ready or in use, or returns at once when it is stopped, wants none, or
+// lacks the service role.
 func (c *Control) AwaitCapacity(ctx context.Context, name string) error {
 	var last appstream.FleetState
 	var problems []appstream.FleetError
@@ -301,7 +305,8 @@ func (c *Control) AwaitCapacity(ctx context.Context, name string) error {
 			return true, err
 		}
 		last, problems = f.State, f.Errors
-		if f.State == appstream.FleetStopped || f.State == appstream.FleetStopping || f.DesiredInstances == 0 {
+		if f.State == appstream.FleetStopped || f.State == appstream.FleetStopping || f.DesiredInstances == 0 ||
+			slices.ContainsFunc(f.Errors, isRoleError) { // which only somebody can mend
 			return true, nil
 		}
 		if f.State != appstream.FleetRunning {

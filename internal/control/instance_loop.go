@@ -62,7 +62,8 @@ func (c *Control) startInstance(ctx context.Context, i *appstream.Instance) erro
 		if startErr == nil {
 			now.State, now.PublicKey, now.Local = appstream.InstanceReady, info.PublicKey, info.Local
 			if haveFleet && (f.StartFailures > 0 || len(f.Errors) > 0) {
-				f.StartFailures, f.Errors, f.RetryAt = 0, nil, time.Time{}
+				f.StartFailures, f.RetryAt = 0, time.Time{}
+				setOtherErrors(f)
 				if err := appstream.Fleets.Put(tx, f); err != nil {
 					return err
 				}
@@ -71,7 +72,7 @@ func (c *Control) startInstance(ctx context.Context, i *appstream.Instance) erro
 		}
 		now.State, now.Failure = appstream.InstanceEnding, startErr.Error()
 		if haveFleet {
-			f.Errors = []appstream.FleetError{{Code: "FLEET_INSTANCE_PROVISIONING_FAILURE", Message: startErr.Error()}}
+			setOtherErrors(f, appstream.FleetError{Code: "FLEET_INSTANCE_PROVISIONING_FAILURE", Message: startErr.Error()})
 			f.RetryAt = c.Now().UTC().Add(min(time.Second<<min(f.StartFailures, 6), time.Minute))
 			f.StartFailures++
 			if err := appstream.Fleets.Put(tx, f); err != nil {

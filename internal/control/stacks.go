@@ -129,8 +129,11 @@ func (c *Control) checkStack(r state.Reader, s *appstream.Stack, endpoints bool)
 	if perm["DOMAIN_PASSWORD_SIGNIN"] == appstream.Disabled && perm["DOMAIN_SMART_CARD_SIGNIN"] == appstream.Disabled {
 		return fault.New(fault.Combination, "userSettings", "", "password and smart card sign-in cannot both be disabled")
 	}
-	if !endpoints {
+	if !endpoints || len(s.AccessEndpoints) == 0 {
 		return nil
+	}
+	if err := c.asServiceRole(r, "ec2:DescribeVpcEndpoints"); err != nil {
+		return err
 	}
 	streaming := 0
 	for _, e := range s.AccessEndpoints {

@@ -22,8 +22,20 @@ type Role struct {
 // ARN is the role's name in policies and answers.
 func (r Role) ARN() string { return RoleARN(r.AccountID, r.Path, r.Name) }
 
-// ServiceAccessRoleName is the role that AppStream assumes to look at the network for its customer.
-const ServiceAccessRoleName = "AmazonAppStreamServiceAccess"
+// ServiceAccessRoleName is the role that AppStream assumes to look at the network for its customer. It assumes it under the session
+// name ServiceAccessSession.
+const (
+	ServiceAccessRoleName = "AmazonAppStreamServiceAccess"
+	ServiceAccessSession  = "PhotonSession"
+	AppStreamService      = "appstream.amazonaws.com"
+)
+
+// RoleProblem is why AppStream cannot do something as its service role.
+type RoleProblem struct {
+	Missing bool   // the role is absent, or cannot be assumed
+	Action  string // that was to be done
+	Reason  string // one sentence
+}
 
 // ServiceAccessRole is the role AmazonAppStreamServiceAccess as AppStream creates it at its first use in an account.
 func ServiceAccessRole(accountID, id string, created time.Time) Role {
@@ -34,7 +46,7 @@ func ServiceAccessRole(accountID, id string, created time.Time) Role {
 		ID:        id,
 		Created:   created,
 		TrustPolicy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` +
-			`"Principal":{"Service":"appstream.amazonaws.com"},"Action":"sts:AssumeRole"}]}`,
+			`"Principal":{"Service":"` + AppStreamService + `"},"Action":"sts:AssumeRole"}]}`,
 		MaxSession: time.Hour,
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock.dev/penstock/internal/fault"
@@ -25,15 +26,14 @@ import (
 
 // Options are the parts that a Service needs. Store, AccountID and Seed are required.
 type Options struct {
-	Store     state.Store
-	AccountID string         // 12 digits
-	Seed      []byte         // the data directory's secret, from which the keys of what is sealed are derived
-	Root      iam.Credential // of the account's root; without an access key ID there is none
-	// ServiceRole is made at the first start, as AppStream makes it at its first use.
-	ServiceRole iam.Role
-	FlushEvery  time.Duration // how often last-used times are written; 0 for 1 min
-	Log         *slog.Logger
-	Now         func() time.Time
+	Store      state.Store
+	AccountID  string         // 12 digits
+	Seed       []byte         // the data directory's secret, from which the keys of what is sealed are derived
+	Root       iam.Credential // of the account's root; without an access key ID there is none
+	Region     string         // aws:RequestedRegion of what AppStream asks as its service role
+	FlushEvery time.Duration  // how often last-used times are written; 0 for 1 min
+	Log        *slog.Logger
+	Now        func() time.Time
 }
 
 // Service answers questions about identities. It is safe for concurrent use.
@@ -41,6 +41,8 @@ type Service struct {
 	options Options
 	secrets cipher.AEAD // seals the secrets of access keys
 	tokens  cipher.AEAD // seals session tokens
+
+	roleMade atomic.Bool // the service role was made once; it may have been deleted since
 
 	mu         sync.Mutex
 	generation uint64               // counts writes, so that a set read before one is not kept after it
@@ -96,30 +98,6 @@ func sealer(seed []byte, purpose string) (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCMWithRandomNonce(block)
-}
-
-// account marks that the first start's entries were made, so that one that was deleted stays deleted.
-type account struct {
-	ServiceRoleMade bool
-}
-
-var accounts = state.Table[account]{Kind: "iam-account", ID: func(*account) string { return "account" }}
-
-// Prepare makes what an account has from its first start on.
-func (s *Service) Prepare(ctx context.Context) error {
-	_, err := s.update(ctx, func(tx state.Tx) error {
-		a, ok, err := accounts.Get(tx, "account")
-		if err != nil || ok && a.ServiceRoleMade || s.options.ServiceRole.Name == "" {
-			return err
-		}
-		r := s.options.ServiceRole
-		e := &Entity{
-			Kind: Role, Path: r.Path, Name: r.Name, ID: r.ID, Created: r.Created, Trust: r.TrustPolicy, Description: r.Description,
-			MaxSession: r.MaxSession, Attached: []string{serviceAccessPolicy},
-		}
-		return errors.Join(table(Role).Put(tx, e), accounts.Put(tx, &account{ServiceRoleMade: true}))
-	})
-	return err
 }
 
 // Run writes last-used times now and then until ctx ends, and a last time then.

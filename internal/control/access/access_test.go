@@ -68,13 +68,12 @@ func (f *fixture) open() {
 	f.t.Cleanup(func() { _ = store.Close() })
 	f.Service, err = access.New(access.Options{
 		Store: f.store, AccountID: account, Seed: f.seed, Now: f.clock.now,
-		Root:        iam.Credential{AccessKeyID: "AKIAROOT", Secret: "root", Principal: iam.RootOf(account)},
-		ServiceRole: iam.ServiceAccessRole(account, "AROASERVICE", f.clock.now()),
+		Root:   iam.Credential{AccessKeyID: "AKIAROOT", Secret: "root", Principal: iam.RootOf(account)},
+		Region: "us-east-1",
 	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.must(f.Prepare(f.t.Context()))
 }
 
 func (f *fixture) must(err error) {
@@ -383,18 +382,76 @@ func TestSessionToken(t *testing.T) {
 	}
 }
 
-func TestServiceRoleStaysDeleted(t *testing.T) {
+// TestServiceRole follows AppStream's role: made at the first use by one who may, asked like any role, and left deleted.
+func TestServiceRole(t *testing.T) {
 	t.Parallel()
 	f, ctx := newFixture(t), t.Context()
+	const arn = "arn:aws:iam::123456789012:role/service-role/AmazonAppStreamServiceAccess"
+	ask := func(action string) *iam.RoleProblem {
+		t.Helper()
+		p, err := state.Read(ctx, f.store, func(r state.Reader) (*iam.RoleProblem, error) { return f.AsServiceRole(r, action) })
+		f.must(err)
+		return p
+	}
+	wants := func(p *iam.RoleProblem, missing bool, text string) {
+		t.Helper()
+		if p == nil || p.Missing != missing || !strings.Contains(p.Reason, text) {
+			t.Errorf("got %+v, want missing %t with %q", p, missing, text)
+		}
+	}
+	wants(ask("ec2:DescribeVpcEndpoints"), true, "does not exist")
+
+	// A user who may create the role but not attach its policy, then one that may.
+	ann := f.user("ann")
+	first := func() (bool, string) {
+		t.Helper()
+		made, refusal, err := f.EnsureServiceRole(ctx, ann, iam.Request{})
+		f.must(err)
+		return made, refusal
+	}
+	if made, refusal := first(); made || !strings.Contains(refusal, "iam:CreateRole on resource: "+arn+" because no identity-based policy allows") {
+		t.Errorf("without a policy: got %t, %q", made, refusal)
+	}
+	f.must(f.PutInline(ctx, access.User, "ann", "create", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:CreateRole","Resource":"`+arn+`"}}`))
+	if made, refusal := first(); made || !strings.Contains(refusal, "iam:AttachRolePolicy on resource: "+arn) {
+		t.Errorf("without the right to attach: got %t, %q", made, refusal)
+	}
+	f.must(f.PutInline(ctx, access.User, "ann", "attach", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:AttachRolePolicy","Resource":"*",`+
+		`"Condition":{"ArnEquals":{"iam:PolicyARN":"arn:aws:iam::aws:policy/service-role/AmazonAppStreamServiceAccess"}}}}`))
+	if made, refusal := first(); !made || refusal != "" {
+		t.Errorf("with both: got %t, %q", made, refusal)
+	}
+	if made, _ := first(); made {
+		t.Error("it was made twice")
+	}
 	role, err := f.Get(ctx, access.Role, iam.ServiceAccessRoleName)
 	f.must(err)
-	if role.ARN(account) != "arn:aws:iam::123456789012:role/service-role/AmazonAppStreamServiceAccess" || len(role.Attached) != 1 {
+	if role.ARN(account) != arn || len(role.Attached) != 1 {
 		t.Errorf("got %+v", role)
 	}
+	if p := ask("ec2:DescribeVpcEndpoints"); p != nil {
+		t.Errorf("got %+v", p)
+	}
+	wants(ask("ec2:DeleteVpc"), false, "assumed-role/AmazonAppStreamServiceAccess/PhotonSession is not authorized to perform: ec2:DeleteVpc on resource: * because no identity-based")
+
+	f.must(f.PutInline(ctx, access.Role, role.Name, "no", `{"Statement":{"Effect":"Deny","Action":"ec2:DescribeVpcE*","Resource":"*"}}`))
+	wants(ask("ec2:DescribeVpcEndpoints"), false, "with an explicit deny in an identity-based policy")
+	f.must(f.DeleteInline(ctx, access.Role, role.Name, "no"))
+	f.must(f.SetTrust(ctx, role.Name, `{"Statement":{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}}`))
+	wants(ask("ec2:DescribeVpcEndpoints"), true, "does not let appstream.amazonaws.com assume it")
+	f.must(f.SetTrust(ctx, role.Name, role.Trust))
 	f.must(f.Detach(ctx, access.Role, role.Name, role.Attached[0]))
+	wants(ask("ec2:DescribeVpcEndpoints"), false, "no identity-based policy allows")
+	if p := ask(""); p != nil {
+		t.Errorf("without its policy it can still be assumed: got %+v", p)
+	}
 	f.must(f.Delete(ctx, access.Role, role.Name))
+	wants(ask(""), true, "does not exist")
 	f.must(f.store.Close())
 	f.open()
+	if made, refusal := first(); made || refusal != "" {
+		t.Errorf("a role that was deleted came back: %t, %q", made, refusal)
+	}
 	_, err = f.Get(ctx, access.Role, role.Name)
 	f.fails(err, fault.NotFound, "cannot be found")
 }

@@ -1,0 +1,32 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
+)
+
+// call runs an operation's handler. The first use of AppStream makes its service role, when the caller may; one who may not
+// learns the reason together with the refusal of what needs the role.
+func (x *exchange) call(ctx context.Context, o *servedOperation, c Caller, in any) (any, error) {
+	access := x.server.options.Access
+	if x.service != appStream || access == nil {
+		return o.call(ctx, c, in)
+	}
+	made, refusal, err := access.EnsureServiceRole(ctx, x.credential, c.proof.question)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		x.server.log.Info("made AppStream's service role at its first use", "role", iam.ServiceAccessRoleName, "principal", c.Principal.ARN())
+	}
+	out, err := o.call(ctx, c, in)
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.InvalidRole && refusal != "" {
+		f := *f
+		f.Reason += " AppStream makes it at its first use by a principal that may, and this one may not: " + refusal
+		return nil, &f
+	}
+	return out, err
+}
