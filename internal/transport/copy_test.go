@@ -118,22 +118,22 @@ type drawing struct {
 func drawings() []drawing {
 	return []drawing{
 		{"xterm seq", []string{"xterm"}, func(t testing.TB, r *desk, _ string) func() bool {
-			return r.terminal(t, `seq 1 20000`)
+			return r.terminal(t, `for i in $(seq 0 39); do seq $((500 * i + 1)) $((500 * i + 500)); `+r.step()+`; done`)
 		}},
 		{"xterm lines", []string{"xterm"}, func(t testing.TB, r *desk, file string) func() bool {
-			return r.terminal(t, `head -80 '`+file+`'; `+r.begin()+`; tail -150 '`+file+`' | while read -r line; do echo "$line"; sleep 0.01; done`)
+			return r.terminal(t, `head -80 '`+file+`'; `+r.begin()+`; tail -60 '`+file+`' | while read -r line; do echo "$line"; `+r.step()+`; done`)
 		}},
 		{"mousepad", []string{"mousepad", "xdotool"}, func(t testing.TB, r *desk, file string) func() bool {
 			r.start(t, "mousepad", "--disable-server", file)
 			return r.script(t, fmt.Sprintf(`xdotool search --sync --onlyvisible --class mousepad windowmove 0 0 windowsize %d %d mousemove 400 400
-				`+r.begin()+`; for i in $(seq 40); do xdotool click 5 sleep 0.03; done`, r.size.Width, r.size.Height))
+				`+r.begin()+`; for i in $(seq 40); do xdotool click 5; `+r.step()+`; done`, r.size.Width, r.size.Height))
 		}},
 		{"window dragged", []string{"xterm", "xdotool"}, func(t testing.TB, r *desk, file string) func() bool {
 			r.terminal(t, `head -100 '`+file+`'`)
 			r.start(t, "xterm", "-title", "dragged", "-fa", "DejaVu Sans Mono", "-fs", "9", "-bg", "black", "-fg", "white",
 				"-geometry", "60x20+10+10", "-e", "sh", "-c", "head -60 '"+file+"'; sleep 1000")
 			return r.script(t, `id=$(xdotool search --sync --onlyvisible --name '^dragged$' | tail -1); xdotool windowraise $id
-				`+r.begin()+`; for i in $(seq 40); do xdotool windowmove $id $((10 + 11 * i)) $((10 + 5 * i)) sleep 0.03; done`)
+				`+r.begin()+`; for i in $(seq 40); do xdotool windowmove $id $((10 + 11 * i)) $((10 + 5 * i)); `+r.step()+`; done`)
 		}},
 	}
 }
@@ -201,6 +201,7 @@ func watch(t testing.TB, d drawing, size media.Size) (with, without *follower) {
 			without.take(t, views)
 			with.take(t, views)
 		}
+		r.letStep(t)
 	}
 	if with.seq < first+3 {
 		t.Fatalf("got %d updates", with.seq-first)
@@ -258,13 +259,21 @@ type desk struct {
 	rig
 	size    media.Size
 	scripts int
+	pace    *os.File // a named pipe: a line in it is one step that the drawing may take
 }
 
 func newDesk(t testing.TB, size media.Size) *desk {
 	t.Helper()
 	r := &desk{rig: rig{home: t.TempDir()}, size: size}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	var err error
+	err := unix.Mkfifo(r.paceName(), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.pace, err = os.OpenFile(r.paceName(), os.O_RDWR, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.pace.Close() })
 	if r.server, err = x11.StartServer(t.Context(), x11.ServerOptions{Dir: r.home, MaxSize: size, Log: log}); err != nil {
 		t.Fatal(err)
 	}
@@ -297,6 +306,23 @@ func (r *desk) begin() string {
 func (r *desk) hasBegun() bool {
 	_, err := os.Stat(filepath.Join(r.home, "begun"))
 	return err == nil
+}
+
+func (r *desk) paceName() string { return filepath.Join(r.home, "pace") }
+
+// step is the command that waits for the next update, so that a slow machine sees as many of them as a fast one.
+func (r *desk) step() string { return "read -r _ <>'" + r.paceName() + "'" }
+
+// letStep lets the drawing take one step, unless it has one to take already.
+func (r *desk) letStep(t testing.TB) {
+	t.Helper()
+	waiting, err := unix.IoctlGetInt(int(r.pace.Fd()), unix.TIOCINQ)
+	if err == nil && waiting == 0 {
+		_, err = r.pace.WriteString("\n")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // script runs a command beside the programs and tells when it has ended.
