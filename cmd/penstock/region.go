@@ -265,7 +265,7 @@ func secured(l net.Listener, config *tls.Config) net.Listener {
 	if config == nil {
 		return l
 	}
-	return tls.NewListener(l, config)
+	return gateway.SecureListener(l, config) // the internet endpoint relays too
 }
 
 // serveHTTP serves until ctx ends.

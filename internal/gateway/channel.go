@@ -1,16 +1,15 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha1" //nolint:gosec // the WebSocket handshake prescribes it
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 type refusalCode uint16
 
 const (
+	codeRestart       refusalCode = 1012 // of RFC 6455's registry: Service Restart
 	codeBadTicket     refusalCode = 4401
 	codeWrongEndpoint refusalCode = 4403
 	codeNoSession     refusalCode = 4404
@@ -49,6 +49,8 @@ func (c refusalCode) name() string {
 		return "agent-unreachable"
 	case codeInternal:
 		return "internal"
+	case codeRestart:
+		return "restart"
 	default:
 		return "refused"
 	}
@@ -66,7 +68,6 @@ const (
 	subprotocol  = "penstock.1"
 	ticketPrefix = "ticket."
 	maxReason    = 120 // a close frame holds 123 bytes of reason
-	closeWait    = 2 * time.Second
 )
 
 // channel admits one WebSocket and relays it to the session's agent.
@@ -99,20 +100,35 @@ func (g *Gateway) channel(w http.ResponseWriter, r *http.Request, v visit, chann
 		g.Log.Error("taking over a connection failed", "error", err)
 		return
 	}
+	var carried *relay
+	if ref == nil {
+		if carried = newRelay(conn, upstream); !g.relays.enter(carried) {
+			_ = upstream.Close()
+			ref = refuse(codeRestart, "the gateway restarts; the session goes on")
+		}
+	}
 	if ref != nil {
-		g.refusals[ref.code-firstRefusalCode].Add(1)
+		g.count(ref.code)
 		g.Log.Info("viewer was refused", "endpoint", v.endpoint, "source", v.source, "channel", channel, "code", ref.code.name(), "reason", ref.reason)
 		closeRefused(conn, key, ref)
 		return
 	}
 	g.Log.Info("viewer was admitted", "endpoint", v.endpoint, "source", v.source, "channel", channel, "session", s.ID)
-	g.relays.Add(1)
-	defer g.relays.Done()
-	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close(); _ = upstream.Close() })
-	defer stop()
-	start := time.Now()
-	up, down := relay(conn, buffered.Reader, upstream, upgradeRequest(channel, token, key))
-	g.Log.Info("viewer left", "endpoint", v.endpoint, "channel", channel, "session", s.ID, "bytesIn", up, "bytesOut", down, "lasted", time.Since(start).Round(time.Millisecond))
+	early, _ := buffered.Peek(buffered.Reader.Buffered())
+	early = slices.Clone(early)
+	// A goroutine of its own, so that what the server needed for the request is free while the channel lives.
+	go func() {
+		defer g.relays.exit(carried)
+		start := time.Now()
+		up, down := carried.run(upgradeRequest(channel, token, key), early)
+		g.Log.Info("viewer left", "endpoint", v.endpoint, "channel", channel, "session", s.ID, "bytesIn", up, "bytesOut", down, "lasted", time.Since(start).Round(time.Millisecond))
+	}()
+}
+
+func (g *Gateway) count(c refusalCode) {
+	if c >= firstRefusalCode && c < firstRefusalCode+refusalCodes {
+		g.refusals[c-firstRefusalCode].Add(1)
+	}
 }
 
 // Refused says how often viewers were refused with this close code.
@@ -181,72 +197,17 @@ func upgradeRequest(channel appstream.Channel, token, key string) string {
 		"Sec-WebSocket-Protocol: " + subprotocol + ", " + ticketPrefix + token + "\r\n\r\n"
 }
 
-// relay sends head and then carries bytes both ways until both ways have ended. It closes both connections.
-func relay(viewer net.Conn, early *bufio.Reader, agent net.Conn, head string) (up, down int64) {
-	defer func() { _ = viewer.Close() }()
-	defer func() { _ = agent.Close() }()
-	_ = viewer.SetDeadline(time.Time{}) // the server's header timeout ends here
-	if _, err := io.WriteString(agent, head); err != nil {
-		return 0, 0
-	}
-	if n := early.Buffered(); n > 0 {
-		b, _ := early.Peek(n)
-		if _, err := agent.Write(b); err != nil {
-			return 0, 0
-		}
-		up = int64(n)
-	}
-	done := make(chan int64, 1)
-	go func() {
-		n, _ := io.Copy(raw(viewer), agent)
-		halfClose(viewer)
-		done <- n
-	}()
-	n, _ := io.Copy(agent, raw(viewer))
-	halfClose(agent)
-	// The other way ends by itself when the agent has said goodbye; an agent that does not is cut off.
-	select {
-	case down = <-done:
-	case <-time.After(closeWait):
-		_ = viewer.Close()
-		_ = agent.Close()
-		down = <-done
-	}
-	return up + n, down
-}
-
-// raw is the connection as the kernel knows it, so that io.Copy can splice.
-func raw(c net.Conn) net.Conn {
-	if t, ok := c.(interface{ TCP() (*net.TCPConn, bool) }); ok {
-		if tcp, ok := t.TCP(); ok {
-			return tcp
-		}
-	}
-	return c
-}
-
-func halfClose(c net.Conn) {
-	if h, ok := raw(c).(interface{ CloseWrite() error }); ok {
-		_ = h.CloseWrite()
-		return
-	}
-	_ = c.Close()
-}
-
 // closeRefused completes the WebSocket handshake and closes with a code and a reason, because browsers hide refused handshakes.
 func closeRefused(conn net.Conn, key string, ref *refusal) {
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(closeWait))
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // RFC 6455, section 1.3
-	reason := ref.reason[:min(len(ref.reason), maxReason)]
-	frame := []byte{0x88, byte(2 + len(reason))}
-	frame = binary.BigEndian.AppendUint16(frame, uint16(ref.code))
-	frame = append(frame, reason...)
 	_, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n%s",
-		base64.StdEncoding.EncodeToString(sum[:]), subprotocol, frame)
+		base64.StdEncoding.EncodeToString(sum[:]), subprotocol, closeFrame(ref.code, ref.reason))
 	if err != nil {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, conn, 4096) // the viewer's close frame, or the deadline
+	halfClose(conn)
+	_, _ = io.CopyN(io.Discard, conn, 4096) // the viewer's close frame and its end, or the deadline
 }

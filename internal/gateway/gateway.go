@@ -63,7 +63,7 @@ type door interface {
 type Gateway struct {
 	Options
 
-	relays   sync.WaitGroup // hijacked connections
+	relays   relays
 	refusals [refusalCodes]atomic.Uint64
 }
 
@@ -85,23 +85,33 @@ const (
 
 type connKey struct{}
 
-// Run serves the connections that d admits until ctx ends, then ends them all.
+// Run serves the connections that d admits until ctx ends, then ends them all: within 3 s, and so that viewers know whether to come
+// back. It is called once.
 func (g *Gateway) Run(ctx context.Context, d door) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer g.relays.Wait()
 	defer cancel()
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // requests in progress end after ctx
+	defer stopServing()
 	srv := &http.Server{
 		Handler:           http.HandlerFunc(g.serve),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return serving },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
 	err := srv.Serve(listener{ctx, d, g.TLS})
+	var ending sync.WaitGroup
+	ending.Go(g.relays.drain)
+	ending.Go(func() {
+		soon, cancel := context.WithTimeout(serving, drainStep)
+		defer cancel()
+		if srv.Shutdown(soon) != nil {
+			_ = srv.Close()
+		}
+	})
+	ending.Wait()
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 		return nil
 	}
@@ -121,7 +131,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil || l.tls == nil {
 		return c, err
 	}
-	return tls.Server(c, l.tls), nil
+	return Secure(c, l.tls), nil
 }
 
 func (l listener) Close() error   { return nil }
@@ -135,11 +145,9 @@ type visit struct {
 }
 
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
-	under := r.Context().Value(connKey{})
-	if t, ok := under.(*tls.Conn); ok {
-		under = t.NetConn()
-	}
-	c, ok := under.(*vpc.Conn)
+	conn, _ := r.Context().Value(connKey{}).(net.Conn)
+	wire, _ := under(conn)
+	c, ok := wire.(*vpc.Conn)
 	if !ok {
 		http.Error(w, "no endpoint", http.StatusInternalServerError)
 		return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -42,6 +44,12 @@ type site struct {
 	conns        chan *vpc.Conn
 	upgrades     atomic.Int32
 	agentDown    atomic.Bool
+	echoing      atomic.Int32 // messages that the agent got
+	flooded      atomic.Int64 // bytes that the agent sent unasked
+	scheme       string
+	client       *http.Client
+	stop         context.CancelFunc // ends the gateway
+	ended        chan struct{}      // closed when Run has returned
 
 	mu       sync.Mutex
 	sessions map[appstream.SessionID]*appstream.Session
@@ -77,6 +85,20 @@ func (s *site) Accept(ctx context.Context) (*vpc.Conn, error) {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return newSiteWith(t, nil)
+}
+
+// newSecureSite is a site whose viewers speak TLS.
+func newSecureSite(t *testing.T) *site {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	return newSiteWith(t, &tls.Config{Certificates: s.TLS.Certificates})
+}
+
+func newSiteWith(t *testing.T, encryption *tls.Config) *site {
+	t.Helper()
 	_, control, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +107,11 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, control: control, agentKey: agentKey, conns: make(chan *vpc.Conn), socket: filepath.Join(t.TempDir(), "a")}
+	s := &site{t: t, control: control, agentKey: agentKey, conns: make(chan *vpc.Conn), socket: filepath.Join(t.TempDir(), "a"), scheme: "ws", ended: make(chan struct{})}
+	if encryption != nil {
+		s.scheme = "wss"
+		s.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	}
 	s.sessions = map[appstream.SessionID]*appstream.Session{
 		"live":  {ID: "live", Endpoint: endpoint, State: appstream.SessionActive, PublicKey: agentPub},
 		"over":  {ID: "over", Endpoint: endpoint, State: appstream.SessionExpired},
@@ -102,23 +128,42 @@ func newSite(t *testing.T) *site {
 			return vpc.Verdict{Symptom: vpc.Timeout, Hops: []vpc.Hop{{Kind: vpc.HopSecurityGroup, Resource: "sg-1", Why: fmt.Sprint("no rule for ", port)}}}
 		},
 		KnownHost: func(_ *vpc.Conn, host string) bool { return host == "127.0.0.1" },
+		TLS:       encryption,
 		Log:       slog.New(slog.DiscardHandler),
 	})
-	done := make(chan error, 1)
-	go func() { done <- s.gateway.Run(ctx, s) }()
+	s.stop = cancel
+	go func() {
+		defer close(s.ended)
+		if err := s.gateway.Run(ctx, s); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
 	t.Cleanup(func() {
 		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		case <-time.After(patience):
-			t.Error("Run did not end")
-		}
+		s.waitEnded(t)
 		_ = agent.Close()
 	})
 	return s
+}
+
+func (s *site) waitEnded(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		t.Error("Run did not end")
+	}
+}
+
+// mustOpen opens a control channel that works.
+func (s *site) mustOpen(t *testing.T) *websocket.Conn {
+	t.Helper()
+	c, _, err := s.open(s.page, "control", s.ticket(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.CloseNow() })
+	return c
 }
 
 // listen accepts on a free loopback port and hands the connections over as those of an endpoint's port.
@@ -170,8 +215,16 @@ func (s *site) runAgent() *http.Server {
 			if err != nil {
 				return
 			}
-			if string(b) == "bye" {
+			s.echoing.Add(1)
+			switch string(b) {
+			case "bye":
 				_ = c.Close(4410, "ended")
+				return
+			case "flood":
+				for err == nil {
+					err = c.Write(r.Context(), kind, make([]byte, 1<<16))
+					s.flooded.Add(1 << 16)
+				}
 				return
 			}
 			if err := c.Write(r.Context(), kind, b); err != nil {
@@ -216,8 +269,8 @@ func (s *site) signed(key ed25519.PrivateKey, change func(*appstream.Ticket)) st
 func (s *site) open(l net.Listener, channel, token string, header http.Header) (*websocket.Conn, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
-	return websocket.Dial(ctx, "ws://"+l.Addr().String()+"/v1/channel/"+channel, &websocket.DialOptions{
-		Subprotocols: []string{"penstock.1", "ticket." + token}, HTTPHeader: header,
+	return websocket.Dial(ctx, s.scheme+"://"+l.Addr().String()+"/v1/channel/"+channel, &websocket.DialOptions{
+		HTTPClient: s.client, Subprotocols: []string{"penstock.1", "ticket." + token}, HTTPHeader: header,
 	})
 }
 

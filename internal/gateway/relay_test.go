@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -78,7 +77,7 @@ func TestRelayHalfCloses(t *testing.T) {
 				var gatewaySide net.Conn = conn
 				if encrypted {
 					viewer = tls.Client(far, &tls.Config{InsecureSkipVerify: true})
-					gatewaySide = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{cert}})
+					gatewaySide = Secure(conn, &tls.Config{Certificates: []tls.Certificate{cert}})
 					var wg sync.WaitGroup
 					wg.Go(func() { _ = gatewaySide.(*tls.Conn).HandshakeContext(t.Context()) })
 					if err := viewer.(*tls.Conn).HandshakeContext(t.Context()); err != nil {
@@ -88,7 +87,7 @@ func TestRelayHalfCloses(t *testing.T) {
 				}
 				relayed := make(chan [2]int64, 1)
 				go func() {
-					up, down := relay(gatewaySide, bufio.NewReader(strings.NewReader("")), agentNear, "head")
+					up, down := newRelay(gatewaySide, agentNear).run("head", nil)
 					relayed <- [2]int64{up, down}
 				}()
 				var first, second halfCloser = viewer, agent
