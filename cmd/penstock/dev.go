@@ -27,6 +27,7 @@ type devConfig struct {
 	tlsMin     tlsVersion
 	dnsAddr    netip.AddrPort
 	upstreams  []netip.AddrPort // of names that are not ours
+	flowLogs   flowLogConfig
 	logLevel   slog.Level
 }
 
@@ -55,6 +56,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 		c.upstreams = append(c.upstreams, p)
 		return err
 	})
+	c.flowLogs.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -74,6 +76,9 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	}
 	if (c.tlsCert == "") != (c.tlsKey == "") {
 		return c, errors.New("--tls-cert and --tls-key go together")
+	}
+	if err := c.flowLogs.check(); err != nil {
+		return c, err
 	}
 	for _, a := range []struct{ flag, value string }{{"--api-addr", c.apiAddr}, {"--public-addr", c.publicAddr}} {
 		p, err := netip.ParseAddrPort(a.value)

@@ -25,7 +25,7 @@ const (
 func (r *region) openNetwork() (hostNetwork, error) {
 	c := r.config
 	if c.net != netKernel {
-		return loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Refused: r.refused, Log: r.log})
+		return loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
 	}
 	if err := kernel.Available(); err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ func commands() []command {
 		{"dev", "run a whole region in one process, with a demo to click", devCommand},
 		{"agent", "run one instance; started by penstock itself", agentCommand},
 		{"sessions", "list the sessions of a running penstock dev", sessionsCommand},
+		{"flow-logs", "print the flow logs of endpoint interfaces: what was accepted and what was rejected", flowLogsCommand},
 		{"trust", "show, install or remove the root certificate of the private CA", trustCommand},
 		{"version", "print the version", versionCommand},
 	}

@@ -24,6 +24,7 @@ import (
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
+	"penstock.dev/penstock/internal/flowlog"
 	"penstock.dev/penstock/internal/gateway"
 	"penstock.dev/penstock/internal/nameserver"
 	"penstock.dev/penstock/internal/portal"
@@ -39,6 +40,7 @@ type region struct {
 	identity identity
 	store    *sqlite.Store
 	driver   hostNetwork
+	flows    *flowlog.Log // nil: off
 	compute  *process.Driver
 	network  *network.Service
 	control  *control.Control
@@ -105,6 +107,9 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 		return nil, err
 	}
 	r.onClose("network", r.driver.Close)
+	if r.flows, err = r.openFlowLogs(); err != nil {
+		return nil, err
+	}
 	if r.compute, err = process.New(process.Options{DataDir: c.dataDir, Log: log}); err != nil {
 		return nil, err
 	}
@@ -167,6 +172,7 @@ func (r *region) run(ctx context.Context) error {
 	if err := r.control.Adopt(ctx); err != nil {
 		return fmt.Errorf("adopt what an earlier run left: %w", err)
 	}
+	defer r.keepFlowLogs()() // to the end, so that what everything else does at its end is in them
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.compute.Run(ctx) })
 	g.Go(func() error { return r.access.Run(ctx) })

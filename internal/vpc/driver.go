@@ -82,12 +82,12 @@ type Conn struct {
 	Local     netip.AddrPort // the interface's private address and Port
 
 	once    sync.Once
-	onClose func()
+	closing func()
 	err     error
 }
 
-// NewConn is for drivers: onClose is called once, when the connection is closed by either side of the contract.
-func NewConn(c net.Conn, onClose func()) *Conn { return &Conn{Conn: c, onClose: onClose} }
+// NewConn is for drivers: closing is called once, before the connection is closed by either side of the contract.
+func NewConn(c net.Conn, closing func()) *Conn { return &Conn{Conn: c, closing: closing} }
 
 // TCP is the connection as the kernel knows it, for splicing; false when the driver carries it otherwise.
 func (c *Conn) TCP() (*net.TCPConn, bool) {
@@ -98,10 +98,10 @@ func (c *Conn) TCP() (*net.TCPConn, bool) {
 // Close ends the connection. It may be called more than once.
 func (c *Conn) Close() error {
 	c.once.Do(func() {
-		c.err = c.Conn.Close()
-		if c.onClose != nil {
-			c.onClose()
+		if c.closing != nil {
+			c.closing()
 		}
+		c.err = c.Conn.Close()
 	})
 	return c.err
 }

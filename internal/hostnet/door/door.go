@@ -27,6 +27,8 @@ type Config struct {
 	Limits Limits
 	// Refused is told of each connection that was not admitted; it must not block. It may be nil.
 	Refused func(vpc.Refusal)
+	// Ledger is told of what passed on connections of metered interfaces, and of what was refused. It may be nil.
+	Ledger *Ledger
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -44,6 +46,7 @@ type Door struct {
 
 	mu        sync.Mutex
 	closed    bool
+	sampled   time.Time // when Sample was called last
 	conns     map[*vpc.Conn]open
 	perSource map[netip.Addr]int
 	probes    map[probe]chan<- struct{}
@@ -52,7 +55,9 @@ type Door struct {
 // Interface is a network interface at which connections arrive, until Leave.
 type Interface struct {
 	vpc.PlannedInterface
-	left bool // guarded by Door.mu
+	// Metered says that sockets are asked for what passed; nothing else counts it.
+	Metered bool
+	left    bool // guarded by Door.mu
 }
 
 // open is what is known about an open connection.
@@ -60,6 +65,7 @@ type open struct {
 	at     *Interface
 	source netip.Addr // as it was dialled from
 	tcp    *net.TCPConn
+	meter  *meter // nil: not metered
 }
 
 // New makes a door that is open.
@@ -132,18 +138,15 @@ func (d *Door) Serve(l net.Listener, log *slog.Logger, arrived func(*net.TCPConn
 // before a byte was sent and the reason told.
 func (d *Door) Arrive(at *Interface, c *net.TCPConn, f vpc.Flow, v vpc.Verdict) {
 	if !v.OK {
-		d.refused.Add(1)
+		d.countRefused(at, c, f, v)
 		Reset(c)
-		reason := "not admitted"
-		if h := v.Blocked(); h != nil {
-			reason = h.Why
-		}
-		d.tell(at, f, v, reason)
+		d.Refuse(at, f, v)
 		return
 	}
 	d.admitted.Add(1)
-	conn := d.track(at, c, f)
+	conn, m := d.track(at, c, f)
 	if conn == nil {
+		d.lastRead(open{at: at, meter: m})
 		d.shed.Add(1)
 		Reset(c)
 		d.tell(at, f, vpc.Verdict{}, "too many connections are open")
@@ -159,21 +162,34 @@ func (d *Door) Arrive(at *Interface, c *net.TCPConn, f vpc.Flow, v vpc.Verdict) 
 	}
 }
 
+// Refuse counts and tells a connection that the rules do not admit.
+func (d *Door) Refuse(at *Interface, f vpc.Flow, v vpc.Verdict) {
+	d.refused.Add(1)
+	reason := "not admitted"
+	if h := v.Blocked(); h != nil {
+		reason = h.Why
+	}
+	d.tell(at, f, v, reason)
+}
+
 // track counts the connection in, or returns nil when there is no room for it or its interface is gone.
-func (d *Door) track(at *Interface, c *net.TCPConn, f vpc.Flow) *vpc.Conn {
+func (d *Door) track(at *Interface, c *net.TCPConn, f vpc.Flow) (*vpc.Conn, *meter) {
+	o := open{at: at, source: AddrPort(c.RemoteAddr()).Addr(), tcp: c, meter: d.newMeter(at, c, f)}
 	var conn *vpc.Conn
-	conn = vpc.NewConn(c, func() { d.untrack(conn) })
+	conn = vpc.NewConn(c, func() {
+		d.lastRead(o)
+		d.untrack(conn)
+	})
 	conn.Endpoint, conn.Service, conn.VPC, conn.Interface = at.Endpoint, at.Service, at.VPC, at.ID
 	conn.Port, conn.Source, conn.Local = f.Dst.Port(), f.Src, f.Dst
-	source := AddrPort(c.RemoteAddr()).Addr()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || at.left || len(d.conns) >= d.cfg.Limits.Open || d.perSource[source] >= d.cfg.Limits.PerSource {
-		return nil
+	if d.closed || at.left || len(d.conns) >= d.cfg.Limits.Open || d.perSource[o.source] >= d.cfg.Limits.PerSource {
+		return nil, o.meter
 	}
-	d.conns[conn] = open{at: at, source: source, tcp: c}
-	d.perSource[source]++
-	return conn
+	d.conns[conn] = o
+	d.perSource[o.source]++
+	return conn, o.meter
 }
 
 func (d *Door) untrack(c *vpc.Conn) {

@@ -39,6 +39,8 @@ type Config struct {
 	ControlPort uint16
 	// Limits bound connections.
 	Limits door.Limits
+	// Meter counts the traffic of interfaces, for Flows.
+	Meter bool
 	// Refused is told of each connection that was not admitted; it must not block. It may be nil.
 	Refused func(vpc.Refusal)
 	// Log may be nil.
@@ -58,6 +60,7 @@ type Driver struct {
 	cfg      Config
 	log      *slog.Logger
 	door     *door.Door
+	ledger   *door.Ledger // nil: not metered
 	snapshot atomic.Pointer[vpc.Snapshot]
 	work     sync.WaitGroup
 
@@ -77,7 +80,10 @@ type iface struct {
 	err       error // why it does not listen
 }
 
-var _ vpc.Driver = (*Driver)(nil)
+var (
+	_ vpc.Driver    = (*Driver)(nil)
+	_ vpc.FlowMeter = (*Driver)(nil)
+)
 
 // New builds a driver. Nothing is bound before the first Apply.
 func New(cfg Config) (*Driver, error) {
@@ -100,9 +106,13 @@ func New(cfg Config) (*Driver, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	var ledger *door.Ledger
+	if cfg.Meter {
+		ledger = door.NewLedger(0)
+	}
 	return &Driver{
-		cfg: cfg, log: log,
-		door:       door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Log: log}),
+		cfg: cfg, log: log, ledger: ledger,
+		door:       door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Ledger: ledger, Log: log}),
 		slots:      map[vpc.VPCID]*slot{},
 		interfaces: map[vpc.NetworkInterfaceID]*iface{},
 	}, nil
@@ -148,6 +158,21 @@ func (d *Driver) dialPort(port uint16) uint16 {
 
 // Stats counts connections since New.
 func (d *Driver) Stats() vpc.DriverStats { return d.door.Stats() }
+
+// Flows is what passed on connections and what was refused, as sockets tell it: what no socket of the driver sees is not in it.
+func (d *Driver) Flows(context.Context) ([]vpc.InterfaceFlows, error) {
+	if d.ledger == nil {
+		return nil, errors.New("flows: the network is not metered")
+	}
+	d.door.Sample()
+	d.mu.Lock()
+	ids := make([]vpc.NetworkInterfaceID, 0, len(d.interfaces))
+	for id := range d.interfaces {
+		ids = append(ids, id)
+	}
+	d.mu.Unlock()
+	return d.ledger.Take(ids), nil
+}
 
 // Apply puts the plan in force. Rules change first, so that no listener answers under rules that are no more.
 func (d *Driver) Apply(ctx context.Context, plan vpc.Plan) error {
@@ -265,10 +290,10 @@ func (d *Driver) openInterface(ctx context.Context, p vpc.PlannedInterface) erro
 		s := d.slots[p.VPC]
 		d.mu.Unlock()
 		if s == nil {
-			d.addInterface(&iface{Interface: &door.Interface{PlannedInterface: p}, err: fmt.Errorf("VPC %s is not in the plan", p.VPC)})
+			d.addInterface(&iface{Interface: &door.Interface{PlannedInterface: p, Metered: d.cfg.Meter}, err: fmt.Errorf("VPC %s is not in the plan", p.VPC)})
 			return nil
 		}
-		i := &iface{Interface: &door.Interface{PlannedInterface: p}, slot: s.number}
+		i := &iface{Interface: &door.Interface{PlannedInterface: p, Metered: d.cfg.Meter}, slot: s.number}
 		i.listeners, i.err = d.listenAll(p, s.number)
 		if errors.Is(i.err, syscall.EADDRINUSE) && len(taken) < 8 && !d.vpcInUse(p.VPC) {
 			d.log.Info("loopback network was in use by another process", "vpc", p.VPC, "network", slotPrefix(s.number))

@@ -119,6 +119,19 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestFlows(t *testing.T) {
+	t.Parallel()
+	vpctest.RunFlows(t, func(t *testing.T) vpctest.Harness {
+		d, r := start(t, Config{Meter: true})
+		return vpctest.Harness{
+			Driver: d, Refusals: r.list, Resets: true,
+			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
+				return dialFrom(ctx, d, from, id, to)
+			},
+		}
+	})
+}
+
 func apply(t *testing.T, d *Driver, networks ...*vpctest.Network) {
 	t.Helper()
 	if err := d.Apply(t.Context(), vpctest.PlanOf(networks...)); err != nil {
