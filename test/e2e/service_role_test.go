@@ -73,6 +73,7 @@ func TestServiceRoleWithTheAWSCLI(t *testing.T) {
 	}
 	refused := func(text string, args ...string) {
 		t.Helper()
+		viewer.mustLive(t) // also so that the agent hears of it: one that is silent for 30 s is disconnected
 		if _, err := s.tryAWS(args...); err == nil || !strings.Contains(err.Error(), "(InvalidRoleException)") || !strings.Contains(err.Error(), text) {
 			t.Errorf("aws %s: got %v, want InvalidRoleException with %q", strings.Join(args, " "), err, text)
 		}
