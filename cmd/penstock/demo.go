@@ -36,7 +36,7 @@ type devJSON struct {
 	EndpointAddresses []endpointAddress `json:"endpointAddresses,omitempty"`
 	StreamingURL      string            `json:"streamingUrl,omitempty"`
 	DNSAddr           string            `json:"dnsAddr"`
-	CABundle          string            `json:"caBundle,omitempty"` // root certificate, when TLS is on
+	CABundle          string            `json:"caBundle,omitempty"` // root certificate, when anything speaks TLS
 }
 
 type userNetwork struct {
@@ -123,9 +123,6 @@ func (r *region) announce(info devJSON) {
 	r.announceNames(info)
 	if hint := r.driver.Hint("bin/penstock"); hint != "" {
 		fmt.Println(hint)
-	}
-	if r.config.net == netKernel && !r.config.secure() {
-		fmt.Println("endpoints serve plain HTTP at their private addresses; --tls on encrypts them")
 	}
 	if info.StreamingURL != "" {
 		fmt.Printf("\nopen     %s\n\n", info.StreamingURL)

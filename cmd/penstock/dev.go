@@ -10,8 +10,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
+
+	"penstock.dev/penstock/internal/hostnet/rootless"
+	"penstock.dev/penstock/internal/nameserver"
+	"penstock.dev/penstock/internal/sqlite"
 )
 
 // devConfig is what `penstock dev` takes.
@@ -25,6 +30,7 @@ type devConfig struct {
 	tlsCert    string
 	tlsKey     string
 	tlsMin     tlsVersion
+	host       *rootless.Host // with rootless
 	dnsAddr    netip.AddrPort
 	upstreams  []netip.AddrPort // of names that are not ours
 	flowLogs   flowLogConfig
@@ -45,8 +51,8 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	fs.StringVar(&c.apiAddr, "api-addr", "127.0.0.1:4580", "`address` of the API: all AWS protocols on one URL")
 	fs.StringVar(&c.publicAddr, "public-addr", "127.0.0.1:8080", "`address` of portal, console and internet streaming endpoint")
 	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
-	fs.StringVar(&c.net, "net", netLoopback, "network `driver`: loopback, or kernel (real addresses and packet filters; needs root)")
-	fs.StringVar(&c.tls, "tls", tlsAuto, "`when` to serve TLS: auto (when an address is away from loopback) or on")
+	fs.StringVar(&c.net, "net", netLoopback, "network `driver`: loopback, kernel (real addresses and packet filters; needs root) or rootless (packet filters in namespaces of its own)")
+	fs.StringVar(&c.tls, "tls", tlsAuto, "`when` to serve TLS: auto (away from loopback) or on (everywhere)")
 	fs.StringVar(&c.tlsCert, "tls-cert", "", "`file` with a certificate chain of your own in PEM, read again when it changes; turns TLS on")
 	fs.StringVar(&c.tlsKey, "tls-key", "", "`file` with the key of --tls-cert in PEM")
 	fs.Var(&c.tlsMin, "tls-min", "oldest `version` of TLS: 1.3 or 1.2")
@@ -65,9 +71,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	switch c.net {
-	case netLoopback, netKernel:
-	case "rootless":
-		return c, fmt.Errorf("--net %s is not served by this version; use loopback or kernel", c.net)
+	case netLoopback, netKernel, netRootless:
 	default:
 		return c, fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
 	}
@@ -105,6 +109,23 @@ func devCommand(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
+	if c.net == netRootless {
+		host, err := rootless.Inside()
+		if err != nil {
+			return err
+		}
+		if host == nil {
+			return runInside(ctx, args)
+		}
+		c.host = host
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		go func() { // ends with the process
+			host.Gone()
+			cancel()
+		}()
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel}))
 	r, err := openRegion(ctx, c, log)
 	if err != nil {
@@ -114,12 +135,56 @@ func devCommand(ctx context.Context, args []string) error {
 	return r.run(ctx)
 }
 
+// runInside runs this command again in namespaces of its own, and is its process outside.
+func runInside(ctx context.Context, args []string) error {
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", append([]string{"dev"}, args...)...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := rootless.Run(ctx, cmd)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		if exit.Exited() {
+			return exitStatus(exit.ExitCode()) // it has said why
+		}
+		return fmt.Errorf("the server ended: %w", err)
+	}
+	return err
+}
+
+// lock takes the data directory. A server in namespaces of its own is killed by the kernel a moment after the process outside was.
+func (c devConfig) lock(ctx context.Context) (unlock func() error, err error) {
+	const patience = 2 * time.Second
+	for end := time.Now().Add(patience); ; {
+		if unlock, err = sqlite.Lock(c.dataDir); err == nil || c.host == nil || time.Now().After(end) {
+			return unlock, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // listen binds an address and says what to do when that is not possible.
-func listen(ctx context.Context, name, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
+func (c devConfig) listen(ctx context.Context, name, addr string) (net.Listener, error) {
+	var l net.Listener
+	var err error
+	if c.host != nil {
+		l, err = c.host.Listen("tcp", addr)
+	} else {
+		var lc net.ListenConfig
+		l, err = lc.Listen(ctx, "tcp", addr)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s (choose another with --%s): %w", addr, name, err)
 	}
 	return l, nil
+}
+
+// listenDNS binds the name server's sockets.
+func (c devConfig) listenDNS(ctx context.Context) (*nameserver.Sockets, error) {
+	if c.host != nil {
+		return nameserver.ListenBy(c.dnsAddr, c.host.Listen, c.host.ListenPacket)
+	}
+	return nameserver.Listen(ctx, c.dnsAddr)
 }

@@ -5,6 +5,7 @@ import (
 
 	"penstock.dev/penstock/internal/hostnet/kernel"
 	"penstock.dev/penstock/internal/hostnet/loopback"
+	"penstock.dev/penstock/internal/hostnet/rootless"
 	"penstock.dev/penstock/internal/vpc"
 )
 
@@ -19,12 +20,17 @@ type hostNetwork interface {
 const (
 	netLoopback = "loopback"
 	netKernel   = "kernel"
+	netRootless = "rootless"
 )
 
 // openNetwork makes the chosen driver. Nothing of the machine's network changes before its first plan.
 func (r *region) openNetwork() (hostNetwork, error) {
 	c := r.config
-	if c.net != netKernel {
+	switch c.net {
+	case netKernel:
+	case netRootless:
+		return rootless.New(rootless.Config{Host: c.host, Store: r.store, DataDir: c.dataDir, Refused: r.refused, Log: r.log})
+	default:
 		return loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
 	}
 	if err := kernel.Available(); err != nil {

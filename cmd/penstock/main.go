@@ -35,6 +35,11 @@ func commands() []command {
 	}
 }
 
+// exitStatus ends the command with a status; everything was said already.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
 func main() {
 	os.Exit(run(os.Args[1:]))
 }
@@ -53,9 +58,12 @@ func run(args []string) int {
 			continue
 		}
 		err := c.run(ctx, args[1:])
+		status, isStatus := errors.AsType[exitStatus](err)
 		switch {
 		case errors.Is(err, flag.ErrHelp):
 			return 0
+		case isStatus:
+			return int(status)
 		case err != nil:
 			fmt.Fprintf(os.Stderr, "penstock %s: %v\n", c.name, err)
 			return 1

@@ -128,6 +128,7 @@ func TestFlagsOfTLS(t *testing.T) {
 	for name, tt := range map[string]struct {
 		args   []string
 		secure bool
+		ends   bool // endpoints alone are secure
 		fails  bool
 	}{
 		"default":            {args: nil},
@@ -135,6 +136,9 @@ func TestFlagsOfTLS(t *testing.T) {
 		"chain":              {args: []string{"--tls-cert", "c", "--tls-key", "k"}, secure: true},
 		"away from loopback": {args: []string{"--public-addr", "192.0.2.1:443"}, secure: true},
 		"TLS 1.2":            {args: []string{"--tls", "on", "--tls-min", "1.2"}, secure: true},
+		"kernel":             {args: []string{"--net", "kernel"}, ends: true},
+		"rootless":           {args: []string{"--net", "rootless"}},
+		"rootless, on":       {args: []string{"--net", "rootless", "--tls", "on"}, secure: true},
 		"chain without key":  {args: []string{"--tls-cert", "c"}, fails: true},
 		"TLS 1.1":            {args: []string{"--tls-min", "1.1"}, fails: true},
 		"off":                {args: []string{"--tls", "off"}, fails: true},
@@ -142,7 +146,7 @@ func TestFlagsOfTLS(t *testing.T) {
 		"upstream by name":   {args: []string{"--dns-upstream", "dns.example"}, fails: true},
 	} {
 		c, err := parseDev(append([]string{"--data-dir", "x"}, tt.args...), io.Discard)
-		if (err != nil) != tt.fails || err == nil && c.secure() != tt.secure {
+		if (err != nil) != tt.fails || err == nil && (c.secure() != tt.secure || c.secureEndpoints() != (tt.secure || tt.ends)) {
 			t.Errorf("%s: got secure %v, %v; want %v, failure %v", name, c.secure(), err, tt.secure, tt.fails)
 		}
 	}

@@ -49,7 +49,7 @@ type region struct {
 	api      http.Handler
 	public   http.Handler
 
-	tls       *tls.Config      // of every listener; nil: plain
+	tls       *tls.Config      // of the endpoints' listeners; nil: plain
 	authority *certs.Authority // with tls
 	certs     *certs.Source    // with tls
 	names     atomic.Pointer[endpointNames]
@@ -75,7 +75,7 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 			r.close()
 		}
 	}()
-	unlock, err := sqlite.Lock(c.dataDir)
+	unlock, err := c.lock(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", c.dataDir, err)
 	}
@@ -89,7 +89,7 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 	if r.publicListener, err = r.bind(ctx, "public-addr", c.publicAddr); err != nil {
 		return nil, err
 	}
-	if r.dnsOn, err = nameserver.Listen(ctx, c.dnsAddr); err != nil {
+	if r.dnsOn, err = c.listenDNS(ctx); err != nil {
 		return nil, fmt.Errorf("listen on %s (choose another with --dns-addr): %w", c.dnsAddr, err)
 	}
 	r.onClose("dns-addr", r.dnsOn.Close)
@@ -159,7 +159,7 @@ func (r *region) publicHandler() http.Handler {
 	mux.HandleFunc("GET /console/", consolePage)
 	mux.HandleFunc("GET /preflight", r.preflight)
 	mux.Handle("/", portal.New(portal.Options{
-		Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Secure: r.tls != nil, Log: r.log.With("part", "portal"),
+		Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
 	}))
 	return onlyHosts(mux, r.publicListener.Addr().String(), r.ownName)
 }
@@ -179,8 +179,8 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return r.network.Run(ctx) })
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })
-	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.tls), r.api, r.log) })
-	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.tls), r.public, r.log) })
+	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.publicTLS()), r.api, r.log) })
+	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.publicTLS()), r.public, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.log), r.log) })
 	g.Go(func() error { return r.keepNames(ctx) })
 	g.Go(func() error { return r.dns.Run(ctx, r.dnsOn) })
@@ -205,7 +205,7 @@ func (r *region) onClose(what string, f func() error) {
 }
 
 func (r *region) bind(ctx context.Context, flag, addr string) (net.Listener, error) {
-	l, err := listen(ctx, flag, addr)
+	l, err := r.config.listen(ctx, flag, addr)
 	if err == nil {
 		r.onClose(flag, l.Close)
 	}

@@ -27,9 +27,10 @@ func openAuthority(dataDir string) (*certs.Authority, error) {
 	return certs.OpenAuthority(filepath.Join(dataDir, "ca"), c)
 }
 
-// openTLS makes the configuration of every listener; nil: nothing is encrypted.
+// openTLS makes the configuration of the endpoints' listeners, which is that of all others too where they are secure; nil: nothing
+// is encrypted.
 func (r *region) openTLS() (*tls.Config, error) {
-	if !r.config.secure() {
+	if !r.config.secureEndpoints() {
 		return nil, nil //nolint:nilnil // no configuration is what servers take for plain HTTP
 	}
 	authority, err := openAuthority(r.config.dataDir)
@@ -59,7 +60,19 @@ func (r *region) url(addr string) string {
 	return "http://" + addr
 }
 
-// secure says whether listeners speak TLS.
+// publicTLS is the configuration of the API's and the portal's listeners; nil: they are plain.
+func (r *region) publicTLS() *tls.Config {
+	if r.config.secure() {
+		return r.tls
+	}
+	return nil
+}
+
+// secureEndpoints says whether endpoints speak TLS: also where only they are away from loopback. Browsers follow the portal's plain
+// page to them, since that is a navigation and loopback is as trusted as TLS.
+func (c devConfig) secureEndpoints() bool { return c.secure() || c.net == netKernel }
+
+// secure says whether all listeners speak TLS.
 func (c devConfig) secure() bool {
 	if c.tls == tlsOn || c.tlsCert != "" {
 		return true

@@ -73,13 +73,20 @@ type Sockets struct {
 // Listen binds both; port 0 finds one that is free for both.
 func Listen(ctx context.Context, addr netip.AddrPort) (*Sockets, error) {
 	var lc net.ListenConfig
+	return ListenBy(addr,
+		func(network, address string) (net.Listener, error) { return lc.Listen(ctx, network, address) },
+		func(network, address string) (net.PacketConn, error) { return lc.ListenPacket(ctx, network, address) })
+}
+
+// ListenBy is Listen by others' means.
+func ListenBy(addr netip.AddrPort, listen func(network, address string) (net.Listener, error), packets func(network, address string) (net.PacketConn, error)) (*Sockets, error) {
 	var last error
 	for range 16 {
-		l, err := lc.Listen(ctx, "tcp", addr.String())
+		l, err := listen("tcp", addr.String())
 		if err != nil {
 			return nil, err
 		}
-		p, err := lc.ListenPacket(ctx, "udp", l.Addr().String())
+		p, err := packets("udp", l.Addr().String())
 		if err == nil {
 			return &Sockets{UDP: p, TCP: l}, nil
 		}

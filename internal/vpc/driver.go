@@ -80,6 +80,8 @@ type Conn struct {
 	Port      uint16         // that the client meant: 443 also where the driver listens elsewhere
 	Source    netip.AddrPort // the user's address in the modelled network
 	Local     netip.AddrPort // the interface's private address and Port
+	// Dialled is where the client's own connection went, when the driver carries it on from there; otherwise it is not valid.
+	Dialled netip.AddrPort
 
 	once    sync.Once
 	closing func()
@@ -93,6 +95,14 @@ func NewConn(c net.Conn, closing func()) *Conn { return &Conn{Conn: c, closing: 
 func (c *Conn) TCP() (*net.TCPConn, bool) {
 	t, ok := c.Conn.(*net.TCPConn)
 	return t, ok
+}
+
+// LocalAddr is the address that the client dialled: the one that a certificate must be for.
+func (c *Conn) LocalAddr() net.Addr {
+	if c.Dialled.IsValid() {
+		return net.TCPAddrFromAddrPort(c.Dialled)
+	}
+	return c.Conn.LocalAddr()
 }
 
 // Close ends the connection. It may be called more than once.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -12,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/coder/websocket"
 	"github.com/vishvananda/netlink"
 
@@ -68,10 +72,10 @@ func kernelNetwork(t *testing.T) {
 	for _, a := range s.info.EndpointAddresses {
 		for _, port := range []string{"443", "1400", "1499"} {
 			at := net.JoinHostPort(a.Dial, port)
-			if b, err := talk(t, "", at); err != nil || !strings.HasPrefix(b, "HTTP/1.1 ") {
+			if b, err := talkTrusting(t, s.roots(), "", at); err != nil || !strings.HasPrefix(b, "HTTP/1.1 ") {
 				t.Errorf("office to %s: got %q (%v), want an HTTP answer", at, b, err)
 			}
-			if b, err := talk(t, office, at); err != nil || !strings.HasPrefix(b, "HTTP/1.1 ") {
+			if b, err := talkTrusting(t, s.roots(), office, at); err != nil || !strings.HasPrefix(b, "HTTP/1.1 ") {
 				t.Errorf("office as %s to %s: got %q (%v), want an HTTP answer", office, at, b, err)
 			}
 			silent(t, guests, at)
@@ -81,53 +85,24 @@ func kernelNetwork(t *testing.T) {
 
 	// A session streams, and groups remember it while new connections are dropped.
 	l := s.visit(s.info.StreamingURL).mustLaunch("xterm")
+	if s.info.PublicURL[:7] != "http://" || s.info.APIURL[:7] != "http://" || !strings.HasPrefix(l.ViewerURL, "https://") {
+		t.Errorf("portal %s and API %s are on loopback, the endpoint at %s is not", s.info.PublicURL, s.info.APIURL, l.ViewerURL)
+	}
 	host := mustURL(t, l.ViewerURL).Hostname()
 	if addr, err := netip.ParseAddr(host); err != nil || !strings.HasPrefix(host, "10.77.") {
 		t.Errorf("the viewer is at %s (%v), want an endpoint's own address", addr, err)
 	}
 	v := s.connect(l.ViewerURL, "")
 	v.mustLive(t)
-	var groups struct {
-		SecurityGroups []struct {
-			GroupID string `json:"GroupId"`
-		}
-	}
-	s.aws(&groups, "ec2", "describe-security-groups", "--filters", "Name=group-name,Values=demo-streaming")
-	rule := []string{"--group-id", groups.SecurityGroups[0].GroupID, "--protocol", "tcp", "--port", "443", "--cidr", s.info.UserNetworks[0].CIDR}
-	s.aws(nil, append([]string{"ec2", "revoke-security-group-ingress"}, rule...)...)
+	s.admitOffice(false)
+	s.refusedSoon(office, net.JoinHostPort(host, "443"))
 	silent(t, office, net.JoinHostPort(host, "443"))
 	v.mustLive(t)
-	s.aws(nil, append([]string{"ec2", "authorize-security-group-ingress"}, rule...)...)
-	if b, err := talk(t, office, net.JoinHostPort(host, "443")); err != nil || b == "" {
+	s.admitOffice(true)
+	if b, err := talkTrusting(t, s.roots(), office, net.JoinHostPort(host, "443")); err != nil || b == "" {
 		t.Errorf("after the rule came back: %q, %v", b, err)
 	}
-
-	// A network ACL remembers nothing: a denied inbound packet stalls the running session at once, until the entry goes.
-	var acls struct {
-		NetworkAcls []struct {
-			NetworkACLID string `json:"NetworkAclId"`
-		}
-	}
-	s.aws(&acls, "ec2", "describe-network-acls", "--filters", "Name=vpc-id,Values="+s.info.VPCID)
-	entry := []string{"--network-acl-id", acls.NetworkAcls[0].NetworkACLID, "--rule-number", "1", "--ingress"}
-	s.aws(nil, append([]string{"ec2", "create-network-acl-entry", "--protocol", "-1", "--rule-action", "deny", "--cidr-block", s.info.UserNetworks[0].CIDR}, entry...)...)
-	silent(t, office, net.JoinHostPort(host, "443"))
-	pong := make(chan error, 1)
-	go func() { pong <- v.ping() }()
-	select {
-	case err := <-pong:
-		t.Errorf("a packet of the session passed the network ACL that denies it (%v)", err)
-	case <-time.After(500 * time.Millisecond):
-	}
-	s.aws(nil, append([]string{"ec2", "delete-network-acl-entry"}, entry...)...)
-	select {
-	case err := <-pong: // TCP sends again what was dropped
-		if err != nil {
-			t.Fatal(err)
-		}
-	case <-time.After(patience):
-		t.Fatal("the stalled session did not go on")
-	}
+	s.stalled(v, office, net.JoinHostPort(host, "443"))
 
 	// kill -9 leaves a namespace and a link; the next start takes them away and serves.
 	s.kill()
@@ -137,7 +112,7 @@ func kernelNetwork(t *testing.T) {
 	s = start(t, dir, "--net", "kernel")
 	office, guests = s.kernelContract()
 	at := net.JoinHostPort(s.info.EndpointAddresses[0].Dial, "443")
-	if b, err := talk(t, office, at); err != nil || b == "" {
+	if b, err := talkTrusting(t, s.roots(), office, at); err != nil || b == "" {
 		t.Errorf("after a restart: %q, %v", b, err)
 	}
 	silent(t, guests, at)
@@ -152,6 +127,93 @@ func kernelNetwork(t *testing.T) {
 	if err != nil || len(routes) != 0 {
 		t.Errorf("after SIGTERM: routes %v, %v", routes, err)
 	}
+}
+
+// admitOffice gives the demo's group its rule for the office and port 443, or takes it. The SDK is quicker than the AWS CLI: meanwhile a
+// viewer says nothing.
+func (s *server) admitOffice(admit bool) {
+	s.t.Helper()
+	_, client := s.sdk()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	groups, err := client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{
+		Filters: []ec2types.Filter{{Name: aws.String("group-name"), Values: []string{"demo-streaming"}}},
+	})
+	if err != nil || len(groups.SecurityGroups) != 1 {
+		s.t.Fatalf("the demo's group: %v", err)
+	}
+	id := groups.SecurityGroups[0].GroupId
+	rule := []ec2types.IpPermission{{
+		IpProtocol: aws.String("tcp"), FromPort: aws.Int32(443), ToPort: aws.Int32(443),
+		IpRanges: []ec2types.IpRange{{CidrIp: aws.String(s.info.UserNetworks[0].CIDR)}},
+	}}
+	if admit {
+		_, err = client.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: id, IpPermissions: rule})
+	} else {
+		_, err = client.RevokeSecurityGroupIngress(ctx, &ec2.RevokeSecurityGroupIngressInput{GroupId: id, IpPermissions: rule})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// stalled: a network ACL remembers nothing, so one that denies the office stalls a running session at once, until its entry goes.
+func (s *server) stalled(v *viewer, source, at string) {
+	s.t.Helper()
+	_, client := s.sdk()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	acls, err := client.DescribeNetworkAcls(ctx, &ec2.DescribeNetworkAclsInput{
+		Filters: []ec2types.Filter{{Name: aws.String("vpc-id"), Values: []string{s.info.VPCID}}},
+	})
+	if err != nil || len(acls.NetworkAcls) != 1 {
+		s.t.Fatalf("the demo's network ACL: %v", err)
+	}
+	id := acls.NetworkAcls[0].NetworkAclId
+	if _, err := client.CreateNetworkAclEntry(ctx, &ec2.CreateNetworkAclEntryInput{
+		NetworkAclId: id, RuleNumber: aws.Int32(1), Egress: aws.Bool(false), Protocol: aws.String("-1"), RuleAction: ec2types.RuleActionDeny,
+		CidrBlock: aws.String(s.info.UserNetworks[0].CIDR),
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.refusedSoon(source, at)
+	pong := make(chan error, 1)
+	go func() { pong <- v.ping() }()
+	select {
+	case err := <-pong:
+		s.t.Errorf("a packet of the session passed the network ACL that denies it (%v)", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	if _, err := client.DeleteNetworkAclEntry(ctx, &ec2.DeleteNetworkAclEntryInput{
+		NetworkAclId: id, RuleNumber: aws.Int32(1), Egress: aws.Bool(false),
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case err := <-pong: // TCP sends again what was dropped
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	case <-time.After(patience):
+		s.t.Fatal("the stalled session did not go on")
+	}
+}
+
+// refusedSoon waits until a change of rules is in force: then a new connection gets no answer, or ends without a byte.
+func (s *server) refusedSoon(source, at string) {
+	s.t.Helper()
+	until(s.t, "refusal at "+at, func() bool {
+		d := net.Dialer{Timeout: 300 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+		c, err := d.DialContext(s.t.Context(), "tcp", at)
+		if err != nil {
+			return true
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience)) // the read says it
+		_, _ = c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+		n, _ := c.Read(make([]byte, 1))
+		return n == 0
+	})
 }
 
 // ping waits for the answer to a ping.

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -281,12 +283,18 @@ type viewer struct {
 // tryConnect opens a control channel with the ticket of a viewer URL, from a source address ("" for 127.0.0.1), at an origin.
 func tryConnect(t *testing.T, origin *url.URL, ticket, source string) (*viewer, error) {
 	t.Helper()
+	return tryConnectTrusting(t, nil, origin, ticket, source)
+}
+
+// tryConnectTrusting is tryConnect, over TLS where the origin says so.
+func tryConnectTrusting(t *testing.T, roots *x509.CertPool, origin *url.URL, ticket, source string) (*viewer, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	dialCtx, cancelDial := context.WithTimeout(ctx, 10*time.Second)
 	defer cancelDial()
-	c, _, err := websocket.Dial(dialCtx, "ws://"+origin.Host+"/v1/channel/control", &websocket.DialOptions{
-		HTTPClient: clientFrom(source), Subprotocols: []string{"penstock.1", "ticket." + ticket},
+	c, _, err := websocket.Dial(dialCtx, origin.Scheme+"://"+origin.Host+"/v1/channel/control", &websocket.DialOptions{
+		HTTPClient: clientFrom(source, roots), Subprotocols: []string{"penstock.1", "ticket." + ticket},
 		HTTPHeader: http.Header{"Origin": {origin.Scheme + "://" + origin.Host}},
 	})
 	if err != nil {
@@ -310,13 +318,13 @@ func tryConnect(t *testing.T, origin *url.URL, ticket, source string) (*viewer, 
 	return v, nil
 }
 
-// clientFrom dials from a source address.
-func clientFrom(source string) *http.Client {
+// clientFrom dials from a source address and trusts roots (nil: the system's).
+func clientFrom(source string, roots *x509.CertPool) *http.Client {
 	d := &net.Dialer{Timeout: 10 * time.Second}
 	if source != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(source)}
 	}
-	return &http.Client{Transport: &http.Transport{DialContext: d.DialContext}}
+	return &http.Client{Transport: &http.Transport{DialContext: d.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 }
 
 func mustURL(t *testing.T, s string) *url.URL {
@@ -338,7 +346,7 @@ func ticketOf(u *url.URL) string {
 func (s *server) connect(viewerURL, source string) *viewer {
 	s.t.Helper()
 	u := mustURL(s.t, viewerURL)
-	v, err := tryConnect(s.t, u, ticketOf(u), source)
+	v, err := tryConnectTrusting(s.t, s.roots(), u, ticketOf(u), source)
 	if err != nil {
 		s.t.Fatalf("connect: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,6 +71,7 @@ func needE2E(t *testing.T) {
 type devInfo struct {
 	APIURL, PublicURL, ConsoleURL, Region, AccountID, Net    string
 	StackName, FleetName, VPCID, VPCEndpointID, StreamingURL string
+	CABundle                                                 string
 	PID                                                      int
 	UserNetworks                                             []struct{ CIDR, Dial string }
 	EndpointAddresses                                        []struct{ SubnetID, Private, Dial string }
@@ -188,6 +190,23 @@ func (s *server) awaitReady() {
 	if err := json.Unmarshal(b, &s.info); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// roots are the certificates that clients of the server trust; nil when nothing speaks TLS.
+func (s *server) roots() *x509.CertPool {
+	s.t.Helper()
+	if s.info.CABundle == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(s.info.CABundle)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		s.t.Fatalf("%s holds no certificate", s.info.CABundle)
+	}
+	return pool
 }
 
 // stop ends the server with SIGTERM and reports when that takes too long.

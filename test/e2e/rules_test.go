@@ -3,6 +3,8 @@ package e2e
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -70,6 +72,12 @@ func TestSourceOutsideTheGroupGetsNothing(t *testing.T) {
 // talk sends a request from a source address and returns what comes back.
 func talk(t *testing.T, source, addr string) (string, error) {
 	t.Helper()
+	return talkTrusting(t, nil, source, addr)
+}
+
+// talkTrusting is talk over TLS where there are roots to trust.
+func talkTrusting(t *testing.T, roots *x509.CertPool, source, addr string) (string, error) {
+	t.Helper()
 	d := net.Dialer{Timeout: 5 * time.Second}
 	if source != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(source)}
@@ -81,6 +89,9 @@ func talk(t *testing.T, source, addr string) (string, error) {
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	host, _, _ := net.SplitHostPort(addr)
+	if roots != nil {
+		c = tls.Client(c, &tls.Config{RootCAs: roots, ServerName: host})
+	}
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); err != nil {
 		return "", err
 	}

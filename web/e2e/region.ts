@@ -1,5 +1,13 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -41,6 +49,8 @@ export interface RegionOptions {
   within?: string[];
   /** IP:PORT of the portal; a free port of 127.0.0.1 by default. */
   publicAddr?: string;
+  /** The ID of the user that everything runs as; needs root. */
+  user?: number;
 }
 
 /** A running `penstock dev` on a data folder of its own. */
@@ -52,8 +62,17 @@ export class Region {
   #log = "";
   dev!: Dev;
 
+  readonly #user: number | undefined;
+
   constructor(options: RegionOptions = {}) {
     this.#within = options.within ?? [];
+    this.#user = options.user;
+    if (this.#user !== undefined) {
+      chownSync(this.#data, this.#user, this.#user);
+      this.#within.push("setpriv", `--reuid=${this.#user}`, `--regid=${this.#user}`);
+      // Instances put their folders into one that goes with the data.
+      this.#within.push("--clear-groups", "env", `TMPDIR=${this.#data}`, `HOME=${this.#data}`);
+    }
     this.#publicAddr = options.publicAddr;
   }
 
@@ -63,13 +82,26 @@ export class Region {
     return [first, rest];
   }
 
+  /** The binary, where the user may execute it. */
+  #binary(): string {
+    if (this.#user === undefined) {
+      return binary;
+    }
+    const copy = join(this.#data, "penstock");
+    if (!existsSync(copy)) {
+      copyFileSync(binary, copy);
+      chmodSync(copy, 0o755);
+    }
+    return copy;
+  }
+
   async start(...args: string[]): Promise<void> {
     if (!existsSync(binary)) {
       throw new Error(`no binary at ${binary}: run make build, or set PENSTOCK_BIN`);
     }
     const ports = await Promise.all([freePort(), freePort()]);
     const [program, line] = this.#command(
-      binary,
+      this.#binary(),
       "dev",
       "--data-dir",
       this.#data,

@@ -29,6 +29,8 @@ type Config struct {
 	Refused func(vpc.Refusal)
 	// Ledger is told of what passed on connections of metered interfaces, and of what was refused. It may be nil.
 	Ledger *Ledger
+	// Adopt makes the descriptor of a check's new socket one of the network where the listeners are; nil: the thread's own.
+	Adopt func(fd uintptr) error
 	// Log may be nil.
 	Log *slog.Logger
 }

@@ -38,6 +38,11 @@ func (d *Door) Probe(ctx context.Context, in vpc.VPCID, from netip.Addr, to neti
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		if cerr := raw.Control(func(fd uintptr) {
+			if d.cfg.Adopt != nil {
+				if err = d.cfg.Adopt(fd); err != nil {
+					return
+				}
+			}
 			var at netip.AddrPort
 			if at, err = bind(int(fd), from); err != nil {
 				return

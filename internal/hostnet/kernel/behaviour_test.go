@@ -488,7 +488,7 @@ func TestLeftoversOfACrash(t *testing.T) {
 	d, _ := start(t, u, Config{DataDir: dir})
 	l := &lane{t: t, u: u, d: d, n: n}
 	l.apply()
-	if names, err := leftNamespaces(o); err != nil || len(names) != 1 {
+	if names, err := leftNamespaces(namedNamespaces, o); err != nil || len(names) != 1 {
 		t.Errorf("namespaces: %v, %v", names, err)
 	}
 	l.connects(anyPort(officeAddr), 0, 443)
@@ -563,7 +563,7 @@ func TestNothingIsLeaked(t *testing.T) {
 	if after := count(); after > before+3 {
 		t.Errorf("%d descriptors before, %d after 40 rounds", before, after)
 	}
-	if names, err := leftNamespaces(l.d.owner); err != nil || len(names) != 1 {
+	if names, err := leftNamespaces(namedNamespaces, l.d.owner); err != nil || len(names) != 1 {
 		t.Errorf("namespaces: %v, %v", names, err)
 	}
 }

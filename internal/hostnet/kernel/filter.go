@@ -113,9 +113,20 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 		}
 	}
 	if err := c.Flush(); err != nil {
+		if errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS) {
+			err = fmt.Errorf("%d rules are more than one message may hold here; raise the limit (sudo sysctl -w net.core.wmem_max=%d) "+
+				"or name networks by prefix lists, which are one rule: %w", count(rules), filterBuffer, err)
+		}
 		return 0, fmt.Errorf("replace packet filter: %w", err)
 	}
 	return f.generation()
+}
+
+func count(rules vpc.Ruleset) (n int) {
+	for i := range rules.Chains {
+		n += len(rules.Chains[i].Rules)
+	}
+	return n
 }
 
 func hook(h vpc.Hook) *nftables.ChainHook {

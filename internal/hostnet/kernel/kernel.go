@@ -8,6 +8,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,8 @@ type Config struct {
 	Attachments []Attachment
 	// Limits bound connections.
 	Limits door.Limits
+	// Names is the folder of the namespaces' names (empty: that of iproute2).
+	Names string
 	// HealEvery is how often the network is compared with the plan (0: 2 s).
 	HealEvery time.Duration
 	// Refused is told of each connection that was reset after it was accepted; it must not block. It may be nil.
@@ -129,6 +132,7 @@ func New(cfg Config) (*Driver, error) {
 			}
 		}
 	}
+	cfg.Names = cmp.Or(cfg.Names, namedNamespaces)
 	if cfg.HealEvery <= 0 {
 		cfg.HealEvery = 2 * time.Second
 	}
@@ -311,7 +315,7 @@ func (d *Driver) network(id vpc.VPCID) (*network, error) {
 		d.log.Warn("network namespace was deleted by somebody else and put back", "vpc", id, "namespace", n.name)
 		return n, nil
 	}
-	name := namespaceName(d.owner, id)
+	name := filepath.Join(d.cfg.Names, namespaceName(d.owner, id))
 	ns, err := makeNamespace(name)
 	if err != nil {
 		return nil, err
@@ -474,7 +478,7 @@ func (d *Driver) sweep() error {
 		removed += n
 		errs = append(errs, err)
 	}
-	names, err := leftNamespaces(d.owner)
+	names, err := leftNamespaces(d.cfg.Names, d.owner)
 	errs = append(errs, err)
 	for _, name := range names {
 		errs = append(errs, removeName(name))

@@ -172,7 +172,7 @@ func start(t testing.TB, u *users, cfg Config) (*Driver, *refusals) {
 // nothingLeft looks for what a closed driver left on the machine.
 func nothingLeft(t testing.TB, d *Driver, u *users) {
 	t.Helper()
-	if names, err := leftNamespaces(d.owner); err != nil || len(names) > 0 {
+	if names, err := leftNamespaces(d.cfg.Names, d.owner); err != nil || len(names) > 0 {
 		t.Errorf("namespaces were left: %v, %v", names, err)
 	}
 	u.do(t, func(h *netlink.Handle) error {

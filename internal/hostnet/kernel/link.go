@@ -39,7 +39,7 @@ func openSpace(name string) (*netlink.Handle, netns.NsHandle, error) {
 	if name == "" {
 		ns, err = netns.Get()
 	} else {
-		ns, err = netns.GetFromName(name)
+		ns, err = netns.GetFromPath(namePath(name))
 	}
 	if err != nil {
 		return nil, netns.None(), fmt.Errorf("open network namespace %q: %w", name, err)
@@ -256,7 +256,7 @@ func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHa
 		}
 	}
 	if changed {
-		if err := inside(ns, func() error { return loosen(outer.Attrs().Name) }); err != nil {
+		if err := inside(ns, func() error { return loosen(outer.Attrs().Name, len(a.Addresses) > 0) }); err != nil {
 			return false, err
 		}
 	}
@@ -287,10 +287,14 @@ func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHa
 	return changed, nil
 }
 
-// loosen lets answers come by the link although another one leads to the same block.
-func loosen(name string) error {
-	path := "/proc/sys/net/ipv4/conf/" + name + "/rp_filter"
-	if err := os.WriteFile(path, []byte("2"), 0o644); err != nil {
+// loosen lets answers come by the link although another one leads to the same block. The kernel's loose way of looking at sources
+// asks more of a link without addresses than of others.
+func loosen(name string, addressed bool) error {
+	path, value := "/proc/sys/net/ipv4/conf/"+name+"/rp_filter", "0"
+	if addressed {
+		value = "2"
+	}
+	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
 		return fmt.Errorf("set %s: %w", path, err)
 	}
 	return nil

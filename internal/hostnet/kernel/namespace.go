@@ -17,8 +17,16 @@ import (
 	"penstock.dev/penstock/internal/vpc"
 )
 
-// namedNamespaces is where named network namespaces are kept, as by iproute2.
+// namedNamespaces is where named network namespaces are kept, as by iproute2, unless Config.Names says otherwise.
 const namedNamespaces = "/run/netns"
+
+// namePath is the file that stands for a name; a path stands for itself.
+func namePath(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(namedNamespaces, name)
+}
 
 // owner names what belongs to one data directory: namespaces "penstock-OWNER-…", links with the alias "penstock OWNER …".
 func owner(dataDir string) string {
@@ -142,10 +150,10 @@ func settle() error {
 
 // nameNamespace binds the namespace to its name.
 func nameNamespace(ns netns.NsHandle, name string) error {
-	if err := os.MkdirAll(namedNamespaces, 0o755); err != nil {
+	path := namePath(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	path := filepath.Join(namedNamespaces, name)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
 	if err != nil {
 		return err
@@ -161,7 +169,7 @@ func nameNamespace(ns netns.NsHandle, name string) error {
 
 // removeName takes a name away; the namespace goes when nothing uses it any more.
 func removeName(name string) error {
-	path := filepath.Join(namedNamespaces, name)
+	path := namePath(name)
 	for { // a name may have been bound more than once
 		err := unix.Unmount(path, unix.MNT_DETACH)
 		if err == nil {
@@ -181,15 +189,15 @@ func removeName(name string) error {
 // named says whether the name still stands for the namespace.
 func named(ns netns.NsHandle, name string) bool {
 	var held, at unix.Stat_t
-	if unix.Fstat(int(ns), &held) != nil || unix.Stat(filepath.Join(namedNamespaces, name), &at) != nil {
+	if unix.Fstat(int(ns), &held) != nil || unix.Stat(namePath(name), &at) != nil {
 		return false
 	}
 	return held.Ino == at.Ino && held.Dev == at.Dev
 }
 
-// leftNamespaces are the names that an owner has.
-func leftNamespaces(owner string) ([]string, error) {
-	all, err := os.ReadDir(namedNamespaces)
+// leftNamespaces are the names that an owner has in a folder.
+func leftNamespaces(folder, owner string) ([]string, error) {
+	all, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -199,7 +207,7 @@ func leftNamespaces(owner string) ([]string, error) {
 	var out []string
 	for _, e := range all {
 		if strings.HasPrefix(e.Name(), namespacePrefix(owner)) {
-			out = append(out, e.Name())
+			out = append(out, filepath.Join(folder, e.Name()))
 		}
 	}
 	return out, nil

@@ -35,6 +35,10 @@ type Config struct {
 	Spread string
 	// UserNetworks default to DefaultUserNetworks.
 	UserNetworks []vpc.UserNetwork
+	// Sockets opens the sockets of the machine's network when the process is in another one. It may be nil.
+	Sockets Sockets
+	// Unjudged admits every connection: somebody behind Accept judges it. Bounds hold all the same.
+	Unjudged bool
 	// ControlPort is where port 443 of the interfaces listens; 0: 443 where that can be bound, otherwise 8443.
 	ControlPort uint16
 	// Limits bound connections.
@@ -45,6 +49,14 @@ type Config struct {
 	Refused func(vpc.Refusal)
 	// Log may be nil.
 	Log *slog.Logger
+}
+
+// Sockets opens sockets of a network in which the process is not.
+type Sockets interface {
+	// Listen is net.Listen.
+	Listen(network, address string) (net.Listener, error)
+	// Adopt makes the descriptor of a new TCP socket one of that network.
+	Adopt(fd uintptr) error
 }
 
 // DefaultUserNetworks are the office 192.168.0.0/16, played by 127.0.0.0/16, and the guests' network 172.16.0.0/16, played by 127.1.0.0/16.
@@ -110,9 +122,13 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Meter {
 		ledger = door.NewLedger(0)
 	}
+	behind := door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Ledger: ledger, Log: log}
+	if cfg.Sockets != nil {
+		behind.Adopt = cfg.Sockets.Adopt
+	}
 	return &Driver{
 		cfg: cfg, log: log, ledger: ledger,
-		door:       door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Ledger: ledger, Log: log}),
+		door:       door.New(behind),
 		slots:      map[vpc.VPCID]*slot{},
 		interfaces: map[vpc.NetworkInterfaceID]*iface{},
 	}, nil
@@ -222,7 +238,7 @@ func (d *Driver) settleControlPort() {
 			return // no VPC yet: nothing listens
 		}
 		port = controlPort
-		l, err := listen(netip.AddrPortFrom(lastAddr(number), controlPort))
+		l, err := d.listen("tcp4", netip.AddrPortFrom(lastAddr(number), controlPort).String())
 		if err == nil {
 			err = l.Close()
 		}
@@ -345,7 +361,7 @@ func (d *Driver) listenAll(p vpc.PlannedInterface, number uint8) ([]net.Listener
 			d.mu.Lock()
 			at := netip.AddrPortFrom(dialAddr(number, p.Addr), d.dialPort(uint16(port)))
 			d.mu.Unlock()
-			l, err := listen(at)
+			l, err := d.listen("tcp4", at.String())
 			if err != nil {
 				for _, l := range out {
 					_ = l.Close() // it was never used
@@ -358,8 +374,11 @@ func (d *Driver) listenAll(p vpc.PlannedInterface, number uint8) ([]net.Listener
 	return out, nil
 }
 
-func listen(at netip.AddrPort) (net.Listener, error) {
-	return net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
+func (d *Driver) listen(network, address string) (net.Listener, error) {
+	if d.cfg.Sockets != nil {
+		return d.cfg.Sockets.Listen(network, address)
+	}
+	return net.Listen(network, address) //nolint:noctx // numbers are not looked up
 }
 
 // judge admits a connection or resets it before a byte was sent.
@@ -374,7 +393,11 @@ func (d *Driver) judge(i *iface, c *net.TCPConn, port uint16) {
 		Src: netip.AddrPortFrom(source, remote.Port()),
 		Dst: netip.AddrPortFrom(i.Addr, port),
 	}
-	d.door.Arrive(i.Interface, c, f, d.snapshot.Load().Explain(f))
+	verdict := vpc.Verdict{OK: true}
+	if !d.cfg.Unjudged {
+		verdict = d.snapshot.Load().Explain(f)
+	}
+	d.door.Arrive(i.Interface, c, f, verdict)
 }
 
 // translate is the address in the modelled networks that a loopback address stands for, and the VPC that it is in.

@@ -54,8 +54,8 @@ func lastAddr(number uint8) netip.Addr { return netip.AddrFrom4([4]byte{127, num
 
 // claimSlot takes a slot for this process; it falls back to the machine when the process ends, however it ends.
 // The name is abstract, so it is of this network namespace, as 127.0.0.0/8 is.
-func claimSlot(number uint8) (net.Listener, error) {
-	return net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("@penstock-loopback-127.%d", number), Net: "unix"})
+func (d *Driver) claimSlot(number uint8) (net.Listener, error) {
+	return d.listen("unix", fmt.Sprintf("@penstock-loopback-127.%d", number))
 }
 
 // settleSlots gives every VPC of the snapshot its slot, the remembered one where it is free, and forgets those of VPCs that are gone.
@@ -140,7 +140,7 @@ func (d *Driver) chooseSlot(preferred uint8, reserved map[uint8]bool) (*slot, er
 		}
 	}
 	for _, n := range numbers {
-		claim, err := claimSlot(n)
+		claim, err := d.claimSlot(n)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
 		}
