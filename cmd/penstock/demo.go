@@ -85,7 +85,7 @@ func (r *region) becomeReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	info := devJSON{
-		APIURL: r.url(r.apiListener.Addr().String()), PublicURL: r.url(r.publicListener.Addr().String()), DNSAddr: r.dnsOn.Addr(),
+		APIURL: r.url(r.apiListener.Addr().String()), PublicURL: r.publicOrigin(), DNSAddr: r.dnsOn.Addr(),
 		Region: devRegion, AccountID: r.identity.AccountID, Net: r.config.net, PID: os.Getpid(), AdminSocket: r.adminPath,
 	}
 	if r.authority != nil {

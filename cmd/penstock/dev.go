@@ -31,6 +31,8 @@ type devConfig struct {
 	tlsKey     string
 	tlsMin     tlsVersion
 	host       *rootless.Host // with rootless
+	acme       acmeConfig
+	publicURL  string
 	dnsAddr    netip.AddrPort
 	upstreams  []netip.AddrPort // of names that are not ours
 	flowLogs   flowLogConfig
@@ -55,6 +57,8 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	fs.StringVar(&c.tls, "tls", tlsAuto, "`when` to serve TLS: auto (away from loopback) or on (everywhere)")
 	fs.StringVar(&c.tlsCert, "tls-cert", "", "`file` with a certificate chain of your own in PEM, read again when it changes; turns TLS on")
 	fs.StringVar(&c.tlsKey, "tls-key", "", "`file` with the key of --tls-cert in PEM")
+	c.acme.flags(fs)
+	fs.StringVar(&c.publicURL, "public-url", "", "`URL` by which users come to --public-addr, such as https://portal.example.com (default: by its address)")
 	fs.Var(&c.tlsMin, "tls-min", "oldest `version` of TLS: 1.3 or 1.2")
 	fs.TextVar(&c.dnsAddr, "dns-addr", netip.MustParseAddrPort("127.0.0.1:0"), "`address` of the name server; port 0 takes any free one")
 	fs.Func("dns-upstream", "`address` of a name server for all other names, IP:PORT; may be repeated (without: they are refused)", func(s string) error {
@@ -91,6 +95,14 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 		}
 		if p.Addr().IsUnspecified() {
 			return c, fmt.Errorf("%s %s is no address to connect to; name one of this machine's", a.flag, a.value)
+		}
+	}
+	if err := c.acme.check(); err != nil {
+		return c, err
+	}
+	if c.publicURL != "" {
+		if err := checkPublicURL(c.publicURL, c.secure()); err != nil {
+			return c, fmt.Errorf("--public-url %q: %w", c.publicURL, err)
 		}
 	}
 	dir, err := filepath.Abs(c.dataDir)

@@ -20,6 +20,7 @@ import (
 
 	"penstock.dev/penstock/internal/apiserver"
 	"penstock.dev/penstock/internal/certs"
+	"penstock.dev/penstock/internal/certs/acme"
 	"penstock.dev/penstock/internal/compute/process"
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/access"
@@ -52,11 +53,13 @@ type region struct {
 	tls       *tls.Config      // of the endpoints' listeners; nil: plain
 	authority *certs.Authority // with tls
 	certs     *certs.Source    // with tls
+	acme      *acme.Client     // nil: no certificates from an ACME server
 	names     atomic.Pointer[endpointNames]
 	dns       *nameserver.Server
 	dnsOn     *nameserver.Sockets
 
 	apiListener, publicListener, adminListener net.Listener
+	acmeListener                               net.Listener // nil: no http-01
 	adminPath                                  string
 	hostSource                                 netip.Addr // of this machine's own users, when it is not a loopback address
 	cleanup                                    []func()   // in order of making; run backwards
@@ -93,6 +96,9 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 		return nil, fmt.Errorf("listen on %s (choose another with --dns-addr): %w", c.dnsAddr, err)
 	}
 	r.onClose("dns-addr", r.dnsOn.Close)
+	if err = r.openACME(ctx); err != nil {
+		return nil, err
+	}
 	if r.tls, err = r.openTLS(); err != nil {
 		return nil, err
 	}
@@ -119,9 +125,9 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 // build makes the services and handlers, from the inside out.
 func (r *region) build() (err error) {
 	key := r.identity.signingKey()
-	publicURL := r.url(r.publicListener.Addr().String())
+	publicURL := r.publicOrigin()
 	r.names.Store(&endpointNames{})
-	r.dns = nameserver.New(nameserver.Options{Names: r.servedNames, Upstreams: r.config.upstreams, Log: r.log.With("part", "nameserver")})
+	r.dns = nameserver.New(nameserver.Options{Names: r.servedNames, Text: r.challengeText, Upstreams: r.config.upstreams, Log: r.log.With("part", "nameserver")})
 	r.network = network.New(network.Config{
 		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Log: r.log.With("part", "network"),
 	})
@@ -134,7 +140,7 @@ func (r *region) build() (err error) {
 	r.control = control.New(control.Options{
 		ServiceRole: r.access,
 		Store:       r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
-		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: tcpPort(r.publicListener), Secure: r.tls != nil,
+		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: r.publicPort(), Secure: r.tls != nil,
 		Log: r.log.With("part", "control"),
 	})
 	r.gateway = gateway.New(gateway.Options{
@@ -159,9 +165,9 @@ func (r *region) publicHandler() http.Handler {
 	mux.HandleFunc("GET /console/", consolePage)
 	mux.HandleFunc("GET /preflight", r.preflight)
 	mux.Handle("/", portal.New(portal.Options{
-		Control: r.control, Pages: webui.Portal(), Port: tcpPort(r.publicListener), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
+		Control: r.control, Pages: webui.Portal(), Port: r.publicPort(), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
 	}))
-	return onlyHosts(mux, r.publicListener.Addr().String(), r.ownName)
+	return onlyHosts(mux, r.publicListener.Addr().String(), r.publicHost)
 }
 
 // run serves until ctx ends; instances and connections end with it.
@@ -182,6 +188,12 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.publicTLS()), r.api, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.publicTLS()), r.public, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.log), r.log) })
+	if r.acme != nil {
+		g.Go(func() error { return r.acme.Run(ctx) })
+	}
+	if r.acmeListener != nil {
+		g.Go(func() error { return serveHTTP(ctx, r.acmeListener, r.acme, r.log) })
+	}
 	g.Go(func() error { return r.keepNames(ctx) })
 	g.Go(func() error { return r.dns.Run(ctx, r.dnsOn) })
 	g.Go(func() error { return r.becomeReady(ctx) })

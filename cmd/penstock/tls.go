@@ -41,6 +41,9 @@ func (r *region) openTLS() (*tls.Config, error) {
 	if r.config.tlsCert != "" {
 		o.Chains = []certs.ChainFiles{{Cert: r.config.tlsCert, Key: r.config.tlsKey}}
 	}
+	if r.acme != nil {
+		o.Kept = append(o.Kept, r.acme)
+	}
 	source, err := certs.New(o)
 	if err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func (r *region) openTLS() (*tls.Config, error) {
 	return source.Config(), nil
 }
 
-// ownName says whether the operator's chain is for a host: who has a certificate for a name means it to be served.
+// ownName says whether the operator's chain, or ACME, is for a host: who has a certificate for a name means it to be served.
 func (r *region) ownName(host string) bool { return r.certs != nil && r.certs.Serves(host) }
 
 // url is where an address is served.
@@ -74,7 +77,7 @@ func (c devConfig) secureEndpoints() bool { return c.secure() || c.net == netKer
 
 // secure says whether all listeners speak TLS.
 func (c devConfig) secure() bool {
-	if c.tls == tlsOn || c.tlsCert != "" {
+	if c.tls == tlsOn || c.tlsCert != "" || c.acme.used() {
 		return true
 	}
 	for _, a := range []string{c.apiAddr, c.publicAddr} {

@@ -7,14 +7,24 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
+
+// Kept is a certificate that somebody else keeps good, for names of the operator's.
+type Kept interface {
+	// Certificate is nil while there is none.
+	Certificate(now time.Time) *tls.Certificate
+	// Serves says whether a host is one that it is kept for, also while there is none.
+	Serves(host string) bool
+}
 
 // Options is what a Source is built from. Authority or Chains may be absent, not both.
 type Options struct {
 	Authority *Authority
 	Chains    []ChainFiles // preferred to the authority for the names that they are for
+	Kept      []Kept       // as chains, after them
 	// Known says whether a name is served at the address that the client came to: certificates are issued for no others.
 	Known func(name string, local netip.Addr) bool
 	// MinVersion is tls.VersionTLS13 when zero.
@@ -87,6 +97,11 @@ func (s *Source) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 			return cert, nil
 		}
 	}
+	for _, k := range s.Kept {
+		if cert := k.Certificate(now); cert != nil && cert.Leaf.VerifyHostname(wanted) == nil {
+			return cert, nil
+		}
+	}
 	if s.Authority == nil {
 		return s.chains[0].get(now, s.Log), nil // the client will say which name is wrong
 	}
@@ -105,14 +120,14 @@ func (s *Source) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return s.fromAuthority(subject{name, local}, now)
 }
 
-// Serves says whether a chain of the operator's is for a name: then it is a name of ours.
+// Serves says whether a chain or a certificate kept is for a name of the operator's: then it is a name of ours.
 func (s *Source) Serves(name string) bool {
 	for _, c := range s.chains {
 		if c.get(time.Now(), s.Log).Leaf.VerifyHostname(name) == nil {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.Kept, func(k Kept) bool { return k.Serves(name) })
 }
 
 // fromAuthority returns the certificate kept, or another when that is due for renewal.

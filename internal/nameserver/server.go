@@ -22,6 +22,9 @@ import (
 type Options struct {
 	// Names are asked for with each question; they change as endpoints do.
 	Names func() *Names
+	// Text, which may be nil, has the TXT records of names that are zones of their own and the same for every source: answers to
+	// challenges of certificate authorities. false: the name is none. The name is in lower case, without a dot at the end.
+	Text func(name string) ([]string, bool)
 	// Upstreams are asked, in their order, for names that are not ours, on behalf of sources that have a view. None: refused.
 	Upstreams []netip.AddrPort
 	Log       *slog.Logger
@@ -237,6 +240,11 @@ func (s *Server) resolve(ctx context.Context, m, r *dns.Msg, src netip.Addr, ove
 	names := s.Names()
 	view := names.viewOf(src)
 	apex := names.apexOf(view, name)
+	if text, ours := s.text(name); ours {
+		s.stats.answered.Add(1)
+		s.fromText(r, q, name, text)
+		return
+	}
 	switch {
 	case apex != "":
 		s.stats.answered.Add(1)
@@ -245,6 +253,33 @@ func (s *Server) resolve(ctx context.Context, m, r *dns.Msg, src netip.Addr, ove
 		r.Rcode = dns.RcodeRefused
 	default:
 		s.fromUpstream(ctx, m, r, overTCP)
+	}
+}
+
+func (s *Server) text(name string) ([]string, bool) {
+	if s.Text == nil {
+		return nil, false
+	}
+	return s.Text(name)
+}
+
+// fromText answers with the records of a zone that has nothing but text at its apex.
+func (s *Server) fromText(r *dns.Msg, q dns.Question, name string, text []string) {
+	r.Authoritative = true
+	r.RecursionAvailable = false
+	head := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: ttl}
+	switch q.Qtype {
+	case dns.TypeTXT:
+		for _, t := range text {
+			r.Answer = append(r.Answer, &dns.TXT{Hdr: head, Txt: []string{t}})
+		}
+	case dns.TypeSOA:
+		r.Answer = append(r.Answer, s.soa(name))
+	case dns.TypeNS:
+		r.Answer = append(r.Answer, &dns.NS{Hdr: head, Ns: nameServer(name)})
+	}
+	if len(r.Answer) == 0 {
+		r.Ns = append(r.Ns, s.soa(name))
 	}
 }
 
