@@ -29,8 +29,8 @@ func (h *ec2Handlers) endpointShape(e *vpc.Endpoint, names map[vpc.SecurityGroup
 	out := api.VpcEndpoint{
 		VpcEndpointId: new(string(e.ID)), VpcEndpointType: new(string(e.Type)), VpcId: new(string(e.VPC)), ServiceName: new(e.Service),
 		State: new(string(e.State)), PolicyDocument: new(e.PolicyDocument), RouteTableIds: []string{}, SubnetIds: texts(e.Subnets),
-		Groups: make([]api.SecurityGroupIdentifier, 0, len(e.Groups)), IpAddressType: new(e.IPAddressType),
-		DnsOptions: &api.DnsOptions{DnsRecordIpType: new(e.DNSRecordType)}, PrivateDnsEnabled: new(e.PrivateDNS), RequesterManaged: new(false),
+		Groups: make([]api.SecurityGroupIdentifier, 0, len(e.Groups)), IpAddressType: new(string(e.IPAddressType)),
+		DnsOptions: &api.DnsOptions{DnsRecordIpType: new(string(e.DNSRecordType))}, PrivateDnsEnabled: new(e.PrivateDNS), RequesterManaged: new(false),
 		NetworkInterfaceIds: texts(e.Interfaces), DnsEntries: make([]api.DnsEntry, 0, len(e.DNSEntries)), CreationTimestamp: new(e.Created),
 		Tags: ec2Tags(e.Tags), OwnerId: new(e.OwnerID), ServiceRegion: new(h.region),
 	}

@@ -23,6 +23,7 @@ type AddrSet struct {
 	Ranges []AddrRange  // sorted, neither overlapping nor touching; instead of Addrs when Interval is set
 	// Interval says that the set is one of ranges.
 	Interval bool
+	Family   AddressFamily // of its members
 }
 
 // Hook is where in a packet's way a chain stands; empty: only where other chains lead.
@@ -61,12 +62,13 @@ const (
 
 // Rule is one rule; members with zero values match everything.
 type Rule struct {
-	Name        string // identity: Hop.Identity, or what else counts packets
-	IPv6        bool
-	InLink      string // by which the packet comes
-	OutLink     string // by which the packet leaves
-	Established bool   // it belongs to a connection that was admitted
-	Opening     bool   // it begins a TCP connection
+	Name        string        // identity: Hop.Identity, or what else counts packets
+	Family      AddressFamily // of packets; empty: both. Rules with addresses or sets have theirs.
+	TooBig      bool          // an ICMP message that a packet was too big for its way, without which TCP stalls
+	InLink      string        // by which the packet comes
+	OutLink     string        // by which the packet leaves
+	Established bool          // it belongs to a connection that was admitted
+	Opening     bool          // it begins a TCP connection
 	Src, Dst    netip.Prefix
 	SrcSet      string // the name of a set that holds the source
 	DstSet      string
@@ -92,9 +94,9 @@ type Target struct {
 // Place is how a VPC lies in the network that filters its packets.
 type Place struct {
 	Links []Link
-	// Probe is an address of the namespace itself from which interfaces are checked past the rules. Packets from outside that
-	// claim to have it are dropped.
-	Probe netip.Addr
+	// Probes are addresses of the namespace itself, at most one a family, from which interfaces are checked past the rules.
+	// Packets from outside that claim to have one are dropped.
+	Probes []netip.Addr
 }
 
 // Link is an interface by which users' networks reach the VPC.
@@ -141,29 +143,55 @@ type compiler struct {
 	place Place
 	out   Ruleset
 	made  map[string]bool // chains and sets
-	enis  []*interfaceView
+	enis  []place         // the addresses of interfaces, in their order
+	ipv6  bool            // the VPC has IPv6 addresses
+}
+
+// place is an interface at one of its addresses.
+type place struct {
+	*interfaceView
+	at netip.Addr
+}
+
+// families are those that the VPC has.
+func (c *compiler) families() []AddressFamily {
+	if c.ipv6 {
+		return []AddressFamily{FamilyIPv4, FamilyIPv6}
+	}
+	return []AddressFamily{FamilyIPv4}
+}
+
+// of names a set that there may be one of for each family.
+func (f AddressFamily) of(name string) string {
+	if f == FamilyIPv6 {
+		return name + "-ipv6"
+	}
+	return name
 }
 
 // Compile is the VPC's ruleset; empty when the VPC is unknown. Equal snapshots compile to equal rulesets.
 //
 // Packets meet, on their way in: family, sources, network ACL, interfaces, security groups, listeners; on their way out:
-// family, routes, network ACL, security groups. Nothing is forwarded.
-func (s *Snapshot) Compile(id VPCID, place Place) Ruleset {
+// family, routes, network ACL, security groups. Nothing is forwarded. A VPC without IPv6 addresses drops all IPv6 packets first;
+// in one that has them, whatever no rule is about is dropped, as the link-local addresses of links.
+func (s *Snapshot) Compile(id VPCID, at Place) Ruleset {
 	v := s.vpcs[id]
 	if v == nil {
 		return Ruleset{VPC: id}
 	}
-	c := &compiler{s: s, v: v, place: place, out: Ruleset{VPC: id}, made: map[string]bool{}}
+	c := &compiler{s: s, v: v, place: at, out: Ruleset{VPC: id}, made: map[string]bool{}, ipv6: len(v.IPv6) > 0}
 	for at, n := range s.interfaces {
-		if at.vpc == id && at.addr.Is4() {
-			c.enis = append(c.enis, n)
+		if at.vpc == id {
+			c.enis = append(c.enis, place{n, at.addr})
 		}
 	}
-	slices.SortFunc(c.enis, func(a, b *interfaceView) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(c.enis, func(a, b place) int { return a.at.Compare(b.at) })
 	subnets := slices.SortedFunc(slices.Values(v.subnets), func(a, b *subnetView) int { return cmp.Compare(a.ID, b.ID) })
 
-	for _, h := range []Hook{HookPrerouting, HookOutput} { // the VPC has no IPv6 addresses: nobody may find a way around the rules by it
-		c.base("family-"+string(h), h, priorityFamily, []Rule{{Name: "ipv6:" + string(h) + ":", IPv6: true, Action: ActionDrop}}, false)
+	for _, h := range []Hook{HookPrerouting, HookOutput} {
+		if !c.ipv6 { // nobody may find a way around the rules by it
+			c.base("family-"+string(h), h, priorityFamily, []Rule{{Name: "ipv6:" + string(h) + ":", Family: FamilyIPv6, Action: ActionDrop}}, false)
+		}
 	}
 	c.base("forward", HookForward, 0, []Rule{{Name: "forward::", Action: ActionDrop}}, true)
 	c.sources()
@@ -190,11 +218,13 @@ func (c *compiler) base(name string, h Hook, priority int, rules []Rule, drop bo
 
 // probe admits checks; they never leave the namespace.
 func (c *compiler) probe(h Hook) []Rule {
-	if !c.place.Probe.IsValid() {
-		return nil
+	var rules []Rule
+	for _, a := range c.place.Probes {
+		if a.Is4() || c.ipv6 {
+			p := netip.PrefixFrom(a, a.BitLen())
+			rules = append(rules, Rule{Src: p, Action: ActionAccept}, Rule{Dst: p, Action: ActionAccept})
+		}
 	}
-	p := netip.PrefixFrom(c.place.Probe, 32)
-	rules := []Rule{{Src: p, Action: ActionAccept}, {Dst: p, Action: ActionAccept}}
 	for i := range rules {
 		if h == HookOutput {
 			rules[i].OutLink = LoopbackLink
@@ -207,10 +237,10 @@ func (c *compiler) probe(h Hook) []Rule {
 
 // sources lets in what comes from a network of users by a link that leads there.
 func (c *compiler) sources() {
-	rules := []Rule{{InLink: LoopbackLink, Action: ActionAccept}}
+	rules := append([]Rule{{InLink: LoopbackLink, Action: ActionAccept}}, c.tooBig()...)
 	for _, u := range c.s.users {
 		for _, l := range c.place.Links {
-			if slices.Contains(l.Networks, u) {
+			if slices.Contains(l.Networks, u) && (u.Addr().Is4() || c.ipv6) {
 				h := Hop{Kind: HopDeviceRoute, Resource: string(c.v.Gateway), Rule: u.String()}
 				rules = append(rules, Rule{Name: h.Identity(), InLink: l.Name, Src: u, Action: ActionAccept})
 			}
@@ -220,21 +250,39 @@ func (c *compiler) sources() {
 	c.base("sources", HookPrerouting, priorityRoutes, rules, true)
 }
 
+// tooBig lets in what routers say about packets that they cannot pass on, from wherever they are: a network ACL cannot name
+// them, and without it TCP does not learn. Connection tracking lets it on only when it is about a connection that was admitted.
+func (c *compiler) tooBig() (rules []Rule) {
+	for _, f := range c.families() {
+		rules = append(rules, Rule{Family: f, TooBig: true, Action: ActionAccept})
+	}
+	return rules
+}
+
 // acls judges packets that cross the border of a subnet, each packet alone.
 func (c *compiler) acls(subnets []*subnetView) {
-	in, out := c.probe(HookPrerouting), c.probe(HookOutput)
+	in, out := append(c.probe(HookPrerouting), c.tooBig()...), c.probe(HookOutput)
 	for _, n := range subnets {
-		same := Rule{Src: n.CIDR, Dst: n.CIDR, Action: ActionAccept}
-		in, out = append(in, same), append(out, same)
+		for _, b := range c.blocks(n) { // within a subnet, from either family's block to the same one's
+			same := Rule{Src: b, Dst: b, Action: ActionAccept}
+			in, out = append(in, same), append(out, same)
+		}
 	}
 	for _, n := range subnets {
-		in = append(in, Rule{Dst: n.CIDR, Action: ActionGoto, Chain: c.acl(n, n.in, HopNetworkACLIn)})
-		out = append(out, Rule{Src: n.CIDR, Action: ActionGoto, Chain: c.acl(n, n.out, HopNetworkACLOut)})
+		for _, b := range c.blocks(n) {
+			in = append(in, Rule{Dst: b, Action: ActionGoto, Chain: c.acl(n, n.in, HopNetworkACLIn)})
+			out = append(out, Rule{Src: b, Action: ActionGoto, Chain: c.acl(n, n.out, HopNetworkACLOut)})
+		}
 	}
 	in = append(in, Rule{Name: Hop{Kind: HopDeviceRoute, Resource: string(c.v.ID)}.Identity(), Action: ActionDrop})
 	out = append(out, Rule{Name: "output::", Action: ActionDrop})
 	c.base("acl-in", HookPrerouting, priorityACL, in, true)
 	c.base("acl-out", HookOutput, priorityACL, out, true)
+}
+
+// blocks are a subnet's blocks of the families that the VPC has.
+func (c *compiler) blocks(n *subnetView) []netip.Prefix {
+	return slices.DeleteFunc(n.Blocks(), func(b netip.Prefix) bool { return b.Addr().Is6() && !c.ipv6 })
 }
 
 func (c *compiler) acl(n *subnetView, entries []NetworkACLEntry, kind HopKind) string {
@@ -248,7 +296,7 @@ func (c *compiler) acl(n *subnetView, entries []NetworkACLEntry, kind HopKind) s
 	}
 	rules := make([]Rule, 0, len(entries)+1)
 	for _, e := range entries {
-		if !e.CIDR.Addr().Is4() {
+		if e.CIDR.Addr().Is6() && !c.ipv6 {
 			continue
 		}
 		r := Rule{Name: Hop{Kind: kind, Resource: string(n.acl), Rule: fmt.Sprint(e.Number)}.Identity(), Traffic: trafficOf(e.Protocol, e.Ports), Action: ActionDrop}
@@ -277,14 +325,21 @@ func trafficOf(p Protocol, ports PortRange) *Traffic {
 
 // interfaces drops what goes to an address that no interface has, so that nobody learns more about a subnet.
 func (c *compiler) interfaces(subnets []*subnetView) {
-	addrs := make([]netip.Addr, 0, len(c.enis))
-	for _, n := range c.enis {
-		addrs = append(addrs, n.Addr)
+	rules := c.probe(HookPrerouting)
+	for _, f := range c.families() {
+		set := AddrSet{Name: f.of("interfaces"), Family: f}
+		for _, n := range c.enis {
+			if FamilyOf(n.at) == f {
+				set.Addrs = append(set.Addrs, n.at)
+			}
+		}
+		c.out.Sets = append(c.out.Sets, set)
+		rules = append(rules, Rule{Family: f, DstSet: set.Name, Action: ActionAccept})
 	}
-	c.out.Sets = append(c.out.Sets, AddrSet{Name: "interfaces", Addrs: addrs})
-	rules := append(c.probe(HookPrerouting), Rule{DstSet: "interfaces", Action: ActionAccept})
 	for _, n := range subnets {
-		rules = append(rules, Rule{Name: Hop{Kind: HopListener, Resource: string(n.ID)}.Identity(), Dst: n.CIDR, Action: ActionDrop})
+		for _, b := range c.blocks(n) {
+			rules = append(rules, Rule{Name: Hop{Kind: HopListener, Resource: string(n.ID)}.Identity(), Dst: b, Action: ActionDrop})
+		}
 	}
 	c.base("interfaces", HookPrerouting, priorityInterfaces, rules, true)
 }
@@ -297,7 +352,7 @@ func (c *compiler) routes(subnets []*subnetView) {
 		var table []Rule
 		for i := 0; i < len(n.routes) && !c.made[name]; i++ {
 			r := &n.routes[i]
-			if !r.cidr.Addr().Is4() {
+			if r.cidr.Addr().Is6() && !c.ipv6 {
 				continue
 			}
 			rule := Rule{Name: Hop{Kind: HopReturnRoute, Resource: string(n.table), Rule: r.rule()}.Identity(), Dst: r.cidr, Action: ActionDrop}
@@ -309,7 +364,8 @@ func (c *compiler) routes(subnets []*subnetView) {
 				for ; i+1 < len(n.routes) && n.routes[i+1].list == r.list; i++ {
 					blocks = append(blocks, n.routes[i+1].cidr)
 				}
-				rule.Dst, rule.DstSet = netip.Prefix{}, c.ranges(fmt.Sprintf("%s-%d", name, len(table)), blocks)
+				f := FamilyOf(r.cidr.Addr())
+				rule.Dst, rule.Family, rule.DstSet = netip.Prefix{}, f, c.ranges(fmt.Sprintf("%s-%d", name, len(table)), f, blocks)
 			}
 			if r.target == string(LocalGateway) { // what is outside cannot be reached by it
 				inside := rule
@@ -320,7 +376,9 @@ func (c *compiler) routes(subnets []*subnetView) {
 			table = append(table, rule)
 		}
 		table = append(table, Rule{Name: Hop{Kind: HopReturnRoute, Resource: string(n.table)}.Identity(), Action: ActionDrop})
-		rules = append(rules, Rule{Src: n.CIDR, Action: ActionGoto, Chain: c.chain(name, table)})
+		for _, b := range c.blocks(n) {
+			rules = append(rules, Rule{Src: b, Action: ActionGoto, Chain: c.chain(name, table)})
+		}
 	}
 	c.base("routes", HookOutput, priorityRoutes, append(rules, Rule{Name: "output::", Action: ActionDrop}), true)
 }
@@ -351,7 +409,7 @@ func (c *compiler) groups(egress bool) {
 			first = string(n.Groups[0])
 		}
 		own = append(own, Rule{Name: Hop{Kind: HopSecurityGroup, Resource: first}.Identity(), Action: ActionDrop})
-		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(base+"-"+string(n.ID), own)})
+		targets = append(targets, Target{Addr: n.at, Chain: c.chain(base+"-"+string(n.ID), own)})
 	}
 	c.judge(base, hook, priorityGroups, Rule{Action: ActionDispatch, BySource: egress, Targets: targets})
 }
@@ -367,49 +425,56 @@ func (c *compiler) group(name string, rules []ruleView, egress bool) string {
 			Name:    Hop{Kind: HopSecurityGroup, Resource: string(r.group), Rule: string(r.ID)}.Identity(),
 			Traffic: trafficOf(r.Protocol, r.Ports), Action: ActionAccept,
 		}
-		list := c.s.lists[r.Peer.PrefixList]
-		switch {
-		case r.Peer.PrefixList != "" && (list == nil || list.ipv6):
-			continue
-		case list != nil && egress:
-			rule.DstSet = c.ranges("list-"+string(list.id), list.entries)
+		peer := func(f AddressFamily, set string) {
+			rule.Family, rule.SrcSet, rule.DstSet = f, set, ""
+			if egress {
+				rule.SrcSet, rule.DstSet = "", set
+			}
+			out = append(out, rule)
+		}
+		switch list := c.s.lists[r.Peer.PrefixList]; {
+		case r.Peer.PrefixList != "" && (list == nil || list.ipv6 && !c.ipv6):
 		case list != nil:
-			rule.SrcSet = c.ranges("list-"+string(list.id), list.entries)
-		case r.Peer.Group != "" && egress:
-			rule.DstSet = c.members(r.Peer.Group)
+			f := FamilyIPv4
+			if list.ipv6 {
+				f = FamilyIPv6
+			}
+			peer(f, c.ranges("list-"+string(list.id), f, list.entries))
 		case r.Peer.Group != "":
-			rule.SrcSet = c.members(r.Peer.Group)
-		case !r.Peer.CIDR.IsValid() || !r.Peer.CIDR.Addr().Is4():
-			continue
+			for _, f := range c.families() {
+				peer(f, c.members(r.Peer.Group, f))
+			}
+		case !r.Peer.CIDR.IsValid() || r.Peer.CIDR.Addr().Is6() && !c.ipv6:
 		case egress:
 			rule.Dst = r.Peer.CIDR.Masked()
+			out = append(out, rule)
 		default:
 			rule.Src = r.Peer.CIDR.Masked()
+			out = append(out, rule)
 		}
-		out = append(out, rule)
 	}
 	return c.chain(name, out)
 }
 
 // ranges is a set of blocks of addresses.
-func (c *compiler) ranges(name string, blocks []netip.Prefix) string {
+func (c *compiler) ranges(name string, f AddressFamily, blocks []netip.Prefix) string {
 	if !c.made[name] {
 		c.made[name] = true
-		c.out.Sets = append(c.out.Sets, AddrSet{Name: name, Ranges: rangesOf(blocks), Interval: true})
+		c.out.Sets = append(c.out.Sets, AddrSet{Name: name, Family: f, Ranges: rangesOf(blocks), Interval: true})
 	}
 	return name
 }
 
-// members is the set of private addresses that a group stands for.
-func (c *compiler) members(g SecurityGroupID) string {
-	name := "members-" + string(g)
+// members is the set of private addresses of a family that a group stands for.
+func (c *compiler) members(g SecurityGroupID, f AddressFamily) string {
+	name := f.of("members-" + string(g))
 	if c.made[name] {
 		return name
 	}
 	c.made[name] = true
-	set := AddrSet{Name: name}
+	set := AddrSet{Name: name, Family: f}
 	for at := range c.s.members[g] {
-		if at.vpc == c.v.ID && at.addr.Is4() {
+		if at.vpc == c.v.ID && FamilyOf(at.addr) == f {
 			set.Addrs = append(set.Addrs, at.addr)
 		}
 	}
@@ -429,7 +494,7 @@ func (c *compiler) listeners() {
 			own = append(own, Rule{Traffic: &Traffic{TCP, p}, Action: ActionAccept})
 		}
 		own = append(own, Rule{Name: string(HopListener) + "::", Traffic: &Traffic{TCP, AllPorts}, Action: ActionReset}, Rule{Action: ActionAccept})
-		targets = append(targets, Target{Addr: n.Addr, Chain: c.chain(strings.Join(name, "-"), own)})
+		targets = append(targets, Target{Addr: n.at, Chain: c.chain(strings.Join(name, "-"), own)})
 	}
 	c.judge("listeners", HookInput, priorityListeners, Rule{Action: ActionDispatch, Targets: targets})
 }
@@ -438,15 +503,25 @@ func (c *compiler) listeners() {
 // addresses and ports are those of a connection that ended and is remembered still.
 func (c *compiler) judge(base string, h Hook, priority int, dispatch Rule) {
 	rules := c.probe(h)
-	if len(dispatch.Targets) > 0 {
-		opening := dispatch
+	var all []Rule // one a family that has targets
+	for _, f := range c.families() {
+		one := dispatch
+		one.Family, one.Targets = f, nil
+		for _, t := range dispatch.Targets {
+			if FamilyOf(t.Addr) == f {
+				one.Targets = append(one.Targets, t)
+			}
+		}
+		if len(one.Targets) > 0 {
+			all = append(all, one)
+		}
+	}
+	for _, opening := range all {
 		opening.Opening = true
 		rules = append(rules, opening)
 	}
 	rules = append(rules, Rule{Established: true, Action: ActionAccept})
-	if len(dispatch.Targets) > 0 {
-		rules = append(rules, dispatch)
-	}
+	rules = append(rules, all...)
 	c.base(base, h, priority, append(rules, Rule{Name: string(h) + "::", Action: ActionDrop}), true)
 }
 
@@ -484,7 +559,8 @@ func (r *Rule) text() string {
 			w = append(w, fmt.Sprintf(format, args...))
 		}
 	}
-	add(r.IPv6, "ipv6")
+	add(r.Family == FamilyIPv6, "ipv6")
+	add(r.TooBig, "too big")
 	add(r.InLink != "", "in by %s", r.InLink)
 	add(r.OutLink != "", "out by %s", r.OutLink)
 	add(r.Established, "established")

@@ -18,9 +18,9 @@ var update = flag.Bool("update", false, "write golden files")
 
 func place() vpc.Place {
 	return vpc.Place{
-		Probe: netip.MustParseAddr("169.254.77.3"),
+		Probes: []netip.Addr{netip.MustParseAddr("169.254.77.3"), netip.MustParseAddr("100::4d:3")},
 		Links: []vpc.Link{
-			{Name: "att0", Networks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}},
+			{Name: "att0", Networks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fd01::/64")}},
 			{Name: "att1", Networks: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/16")}},
 		},
 	}
@@ -48,22 +48,35 @@ func rich() *vpctest.Network {
 	return n
 }
 
+// richer is rich with IPv6: one interface has both addresses, another is alone in an IPv6-only subnet.
+func richer() *vpctest.Network {
+	n := rich()
+	p := netip.MustParsePrefix
+	n.VPC.IPv6 = []vpc.CIDRBlock{{CIDR: p("fd00:77::/56")}}
+	n.Subnets[0].IPv6, n.Interfaces[0].Addr6 = p("fd00:77:0:1::/64"), netip.MustParseAddr("fd00:77:0:1::10")
+	n.Subnets[1].CIDR, n.Subnets[1].IPv6 = netip.Prefix{}, p("fd00:77:0:2::/64")
+	n.Interfaces[1].Addr, n.Interfaces[1].Addr6 = netip.Addr{}, netip.MustParseAddr("fd00:77:0:2::10")
+	n.ACL.Entries = append(n.ACL.Entries, vpc.NetworkACLEntry{Number: 101, Allow: true, Protocol: vpc.AllProtocols, CIDR: p("::/0"), Ports: vpc.AllPorts})
+	return n
+}
+
 func TestCompileGolden(t *testing.T) {
 	t.Parallel()
-	n := rich()
-	got := vpctest.PlanOf(n).Snapshot.Compile(n.VPC.ID, place()).String()
-	path := filepath.Join("testdata", "compiled.txt")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+	for name, n := range map[string]*vpctest.Network{"compiled.txt": rich(), "compiled-ipv6.txt": richer()} {
+		got := vpctest.PlanOf(n).Snapshot.Compile(n.VPC.ID, place()).String()
+		path := filepath.Join("testdata", name)
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("ruleset (-want +got; -update writes it):\n%s", diff)
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
+		}
 	}
 }
 
@@ -90,8 +103,22 @@ func TestCompileIsStableAndWhole(t *testing.T) {
 	for _, s := range first.Sets {
 		sets[s.Name] = true
 	}
+	families := map[string]vpc.AddressFamily{}
+	for _, s := range first.Sets {
+		families[s.Name] = s.Family
+		for _, a := range s.Addrs {
+			if vpc.FamilyOf(a) != s.Family {
+				t.Errorf("set %s of %s has %s", s.Name, s.Family, a)
+			}
+		}
+	}
 	for _, c := range first.Chains {
 		for _, r := range c.Rules {
+			for _, set := range []string{r.SrcSet, r.DstSet} {
+				if set != "" && families[set] != r.Family {
+					t.Errorf("a rule for %q packets asks set %s of %s", r.Family, set, families[set])
+				}
+			}
 			to := []string{r.Chain}
 			for _, target := range r.Targets {
 				to = append(to, target.Chain)

@@ -36,7 +36,7 @@ type Plan struct {
 	Interfaces []PlannedInterface
 }
 
-// PlannedInterface is an interface with its listeners.
+// PlannedInterface is an interface with its listeners at one of its addresses: an interface with two is in a plan twice.
 type PlannedInterface struct {
 	ID       NetworkInterfaceID
 	Endpoint EndpointID

@@ -48,6 +48,7 @@ const (
 	PrefixVPC                   = "vpc"
 	PrefixCIDRAssociation       = "vpc-cidr-assoc"
 	PrefixSubnet                = "subnet"
+	PrefixSubnetCIDR            = "subnet-cidr-assoc"
 	PrefixSecurityGroup         = "sg"
 	PrefixSecurityGroupRule     = "sgr"
 	PrefixNetworkACL            = "acl"

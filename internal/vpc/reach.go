@@ -117,7 +117,7 @@ type subnetView struct {
 	acl     NetworkACLID
 	in, out []NetworkACLEntry // in the order of their numbers
 	table   RouteTableID
-	routes  []routeView // longest prefix first, static before those of lists before propagated
+	routes  []routeView // IPv4 first, longest prefix first, static before those of lists before propagated
 }
 
 type routeView struct {
@@ -208,12 +208,13 @@ func NewSnapshot(r Resources) *Snapshot {
 			continue
 		}
 		view := &interfaceView{NetworkInterface: n, subnet: subnets[n.Subnet], ports: ports[n.Endpoint]}
-		at := vpcAddr{n.VPC, n.Addr}
 		for _, id := range n.Groups {
 			if s.members[id] == nil {
 				s.members[id] = map[vpcAddr]bool{}
 			}
-			s.members[id][at] = true
+			for _, a := range n.Addrs() {
+				s.members[id][vpcAddr{n.VPC, a}] = true
+			}
 			if g := groups[id]; g != nil {
 				for _, rule := range g.Rules {
 					if rule.Egress {
@@ -224,7 +225,9 @@ func NewSnapshot(r Resources) *Snapshot {
 				}
 			}
 		}
-		s.interfaces[at] = view
+		for _, a := range n.Addrs() {
+			s.interfaces[vpcAddr{n.VPC, a}] = view
+		}
 	}
 	return s
 }
@@ -263,7 +266,10 @@ func (s *Snapshot) routesOf(t *RouteTable) []routeView {
 	if v == nil {
 		return nil
 	}
-	out := []routeView{{cidr: v.CIDR, alive: true, target: string(LocalGateway)}}
+	var out []routeView
+	for _, b := range v.Blocks() {
+		out = append(out, routeView{cidr: b, alive: true, target: string(LocalGateway)})
+	}
 	var listed []routeView
 	for _, r := range t.Routes {
 		alive := r.Gateway == v.Gateway && r.Gateway != "" || r.Gateway == LocalGateway
@@ -274,6 +280,9 @@ func (s *Snapshot) routesOf(t *RouteTable) []routeView {
 		}
 		if l := s.lists[r.PrefixList]; l != nil {
 			for _, e := range l.entries {
+				if _, inside := v.BlockOf(e); inside {
+					continue // the local route beats lists inside it, as it beats propagated routes
+				}
 				view.cidr = e
 				listed = append(listed, view)
 			}
@@ -282,13 +291,15 @@ func (s *Snapshot) routesOf(t *RouteTable) []routeView {
 	out = append(out, listed...)
 	if t.Propagates {
 		for _, u := range s.users {
-			if v.CIDR.Contains(u.Addr()) && u.Bits() >= v.CIDR.Bits() {
+			if _, inside := v.BlockOf(u); inside {
 				continue // the local route beats propagated ones inside it, however long they are
 			}
 			out = append(out, routeView{cidr: u, alive: true, target: string(v.Gateway)})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b routeView) int { return cmp.Compare(b.cidr.Bits(), a.cidr.Bits()) })
+	slices.SortStableFunc(out, func(a, b routeView) int {
+		return cmp.Or(cmp.Compare(a.cidr.Addr().BitLen(), b.cidr.Addr().BitLen()), cmp.Compare(b.cidr.Bits(), a.cidr.Bits()))
+	})
 	return out
 }
 
@@ -309,7 +320,15 @@ func sortedEntries(a *NetworkACL) (in, out []NetworkACLEntry) {
 // UserNetworks are the users' networks that the snapshot knows.
 func (s *Snapshot) UserNetworks() []netip.Prefix { return slices.Clone(s.users) }
 
-// HasVPC says whether the VPC is in the snapshot, and its block.
+// Blocks are the VPC's blocks of addresses, the one of HasVPC first.
+func (s *Snapshot) Blocks(id VPCID) []netip.Prefix {
+	if v := s.vpcs[id]; v != nil {
+		return v.Blocks()
+	}
+	return nil
+}
+
+// HasVPC says whether the VPC is in the snapshot, and its first IPv4 block.
 func (s *Snapshot) HasVPC(id VPCID) (netip.Prefix, bool) {
 	v := s.vpcs[id]
 	if v == nil {
@@ -340,7 +359,7 @@ func (s *Snapshot) userNetwork(a netip.Addr) (netip.Prefix, bool) {
 
 func (v *vpcView) subnetOf(a netip.Addr) *subnetView {
 	for _, n := range v.subnets {
-		if n.CIDR.Contains(a) {
+		if n.Contains(a) {
 			return n
 		}
 	}
@@ -360,6 +379,12 @@ func (s *Snapshot) Explain(f Flow) Verdict {
 	switch {
 	case dst == nil:
 		return fail(Hop{Dir: Forward, Kind: HopDeviceRoute, Resource: string(f.VPC), Why: "there is no VPC " + string(f.VPC)}, NoRoute)
+	case f.Src.Addr().Is4() != f.Dst.Addr().Is4():
+		return fail(Hop{
+			Dir: Forward, Kind: HopDeviceRoute, Resource: string(f.VPC),
+			Why: fmt.Sprintf("%s and %s are addresses of different families", f.Src.Addr(), f.Dst.Addr()),
+			Fix: "connect from an " + string(FamilyOf(f.Dst.Addr())) + " address",
+		}, NoRoute)
 	case f.SrcVPC != "" && f.SrcVPC != f.VPC:
 		return fail(Hop{
 			Dir: Forward, Kind: HopDeviceRoute, Resource: string(f.SrcVPC),

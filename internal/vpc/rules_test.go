@@ -61,14 +61,14 @@ func TestCheckSubnetCIDR(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	n := &Subnet{ID: "subnet-x", CIDR: pfx("10.0.1.16/28")}
-	if got := Usable(n.CIDR); got != 11 {
+	if got := Usable(n); got != 11 {
 		t.Errorf("usable = %d, want 11", got)
 	}
 	taken := map[netip.Addr]bool{}
 	is := func(a netip.Addr) bool { return taken[a] }
 	var got []string
 	for {
-		a, err := FreeAddress(n, is)
+		a, err := FreeAddress(n.ID, n.CIDR, is)
 		if err != nil {
 			if code(err) != "InsufficientFreeAddressesInSubnet" {
 				t.Errorf("full: %v", err)
@@ -86,15 +86,145 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("addresses (-want +got):\n%s", d)
 	}
 	delete(taken, netip.MustParseAddr("10.0.1.25"))
-	if a, err := FreeAddress(n, is); err != nil || a.String() != "10.0.1.25" {
+	if a, err := FreeAddress(n.ID, n.CIDR, is); err != nil || a.String() != "10.0.1.25" {
 		t.Errorf("freed address: %v, %v", a, err)
 	}
 	for in, want := range map[string]string{
 		"10.0.1.25": "", "10.0.1.16": "InvalidParameterValue", "10.0.1.19": "InvalidParameterValue", "10.0.1.31": "InvalidParameterValue",
 		"10.0.1.20": "InvalidIPAddress.InUse", "10.0.1.32": "InvalidParameterValue", "fd00::1": "InvalidParameterValue",
 	} {
-		if got := code(CheckAddress(n, netip.MustParseAddr(in), is)); got != want {
+		if got := code(CheckAddress(n.CIDR, netip.MustParseAddr(in), is)); got != want {
 			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestIPv6Addresses(t *testing.T) {
+	t.Parallel()
+	n := &Subnet{ID: "subnet-x", IPv6: pfx("fd00:77:0:1::/64")}
+	if got := Usable(n); got != 0 || !n.Native() {
+		t.Errorf("an IPv6-only subnet has %d IPv4 addresses, native %t", got, n.Native())
+	}
+	taken := map[netip.Addr]bool{netip.MustParseAddr("fd00:77:0:1::4"): true, netip.MustParseAddr("fd00:77:0:1::6"): true}
+	is := func(a netip.Addr) bool { return taken[a] }
+	for _, want := range []string{"fd00:77:0:1::5", "fd00:77:0:1::7"} {
+		a, err := FreeAddress(n.ID, n.IPv6, is)
+		if err != nil || a.String() != want {
+			t.Errorf("free address: %v (%v), want %s", a, err, want)
+		}
+		taken[a] = true
+	}
+	for in, want := range map[string]string{
+		"fd00:77:0:1::9": "", "fd00:77:0:1::": "InvalidParameterValue", "fd00:77:0:1::3": "InvalidParameterValue", "fd00:77:0:1::4": "InvalidIPAddress.InUse",
+		"fd00:77:0:1:ffff:ffff:ffff:ffff": "InvalidParameterValue", "fd00:77:0:1:ffff:ffff:ffff:fffe": "", "fd00:77:0:2::9": "InvalidParameterValue", "10.0.1.9": "InvalidParameterValue",
+	} {
+		if got := code(CheckAddress(n.IPv6, netip.MustParseAddr(in), is)); got != want {
+			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestBlocksOfVPCs(t *testing.T) {
+	t.Parallel()
+	v := &VPC{ID: "vpc-1", CIDR: pfx("10.0.0.0/16"), Secondary: []CIDRBlock{{CIDR: pfx("10.9.0.0/24")}}, IPv6: []CIDRBlock{{CIDR: pfx("fd00:77::/56")}}}
+	for in, want := range map[string]string{
+		"10.1.0.0/16": "", "100.64.0.0/16": "", "8.8.0.0/16": "", "10.9.0.0/16": "InvalidVpc.Range", "10.0.128.0/24": "InvalidVpc.Range",
+		"172.16.0.0/16": "InvalidVpc.Range", "192.168.0.0/16": "InvalidVpc.Range", "198.19.0.0/20": "InvalidVpc.Range", "10.2.0.0/15": "InvalidVpc.Range", "10.2.0.0/29": "InvalidVpc.Range",
+	} {
+		if got := code(CheckSecondaryCIDR(v, pfx(in))); got != want {
+			t.Errorf("second block %s: got %q, want %q", in, got, want)
+		}
+	}
+	full := *v
+	full.Secondary = make([]CIDRBlock, BlocksPerVPC-1)
+	if got := code(CheckSecondaryCIDR(&full, pfx("10.1.0.0/16"))); got != "CidrLimitExceeded" {
+		t.Errorf("sixth block: got %q", got)
+	}
+	public := &VPC{CIDR: pfx("100.64.0.0/16")}
+	if got := code(CheckSecondaryCIDR(public, pfx("10.1.0.0/16"))); got != "InvalidVpc.Range" {
+		t.Errorf("private block beside a public one: got %q", got)
+	}
+	for in, want := range map[string]string{
+		"2001:db8::/56": "", "fd12::/48": "", "fd12::/60": "", "fd12::/58": "InvalidVpc.Range", "fd12::/64": "InvalidVpc.Range", "fd12::/40": "InvalidVpc.Range",
+		"fe80::/56": "InvalidVpc.Range", "ff00::/48": "InvalidVpc.Range", "fd00:77::/60": "InvalidVpc.Range", "fd00:77::/48": "InvalidVpc.Range",
+	} {
+		if got := code(CheckVPCIPv6(pfx(in), []*VPC{v})); got != want {
+			t.Errorf("IPv6 block %s: got %q, want %q", in, got, want)
+		}
+	}
+	others := []*Subnet{{CIDR: pfx("10.0.1.0/24"), IPv6: pfx("fd00:77:0:1::/64")}}
+	for in, want := range map[string]string{"10.0.2.0/24": "", "10.9.0.0/25": "", "10.0.1.128/25": "InvalidSubnet.Conflict", "10.1.0.0/24": "InvalidSubnet.Range", "10.0.2.0/29": "InvalidSubnet.Range"} {
+		if got := code(CheckSubnetCIDR(v, pfx(in), others)); got != want {
+			t.Errorf("subnet %s: got %q, want %q", in, got, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"fd00:77:0:2::/64": "", "fd00:77:0:10::/60": "", "fd00:77:0:1::/64": "InvalidSubnet.Conflict", "fd00:77::/60": "InvalidSubnet.Conflict",
+		"fd00:78::/64": "InvalidSubnet.Range", "fd00:77::/52": "InvalidSubnet.Range", "fd00:77:0:2::/65": "InvalidSubnet.Range", "fd00:77:0:2::/66": "InvalidSubnet.Range",
+	} {
+		if got := code(CheckSubnetIPv6(v, pfx(in), others)); got != want {
+			t.Errorf("IPv6 subnet %s: got %q, want %q", in, got, want)
+		}
+	}
+	if got := code(CheckSubnetIPv6(&VPC{CIDR: pfx("10.0.0.0/16")}, pfx("fd00:77::/64"), nil)); got != "InvalidSubnet.Range" {
+		t.Errorf("IPv6 subnet of an IPv4 VPC: got %q", got)
+	}
+}
+
+func TestAmazonBlocks(t *testing.T) {
+	t.Parallel()
+	var vpcs []*VPC
+	seen := map[netip.Prefix]bool{}
+	for range 256 {
+		b, err := AmazonBlock("123456789012", vpcs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Bits() != 56 || !pfx("fd00::/8").Contains(b.Addr()) || seen[b] {
+			t.Fatalf("block %s", b)
+		}
+		seen[b] = true
+		vpcs = append(vpcs, &VPC{IPv6: []CIDRBlock{{CIDR: b}}})
+	}
+	if _, err := AmazonBlock("123456789012", vpcs); code(err) != "AddressLimitExceeded" {
+		t.Errorf("block 257: %v", err)
+	}
+	mine, _ := AmazonBlock("123456789012", nil)
+	again, _ := AmazonBlock("123456789012", nil)
+	other, _ := AmazonBlock("123456789013", nil)
+	if mine != again || netip.PrefixFrom(mine.Addr(), 48).Masked() == netip.PrefixFrom(other.Addr(), 48).Masked() {
+		t.Errorf("blocks of accounts: %s, %s, another's %s", mine, again, other)
+	}
+}
+
+func TestIPAddressTypes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		t, wantT IPAddressType
+		r, wantR DNSRecordType
+		code     string
+	}{
+		{"", "ipv4", "", "ipv4", ""},
+		{"ipv6", "ipv6", "", "ipv6", ""},
+		{"dualstack", "dualstack", "", "dualstack", ""},
+		{"dualstack", "dualstack", "ipv6", "ipv6", ""},
+		{"ipv4", "ipv4", "service-defined", "service-defined", ""},
+		{"ipv4", "ipv4", "ipv6", "ipv6", "InvalidParameter"},
+		{"ipv6", "ipv6", "dualstack", "dualstack", "InvalidParameter"},
+		{"ipv5", "ipv5", "", "", "InvalidParameter"},
+		{"", "ipv4", "cname", "cname", "InvalidParameter"},
+	} {
+		a, r, err := CheckIPAddressTypes(tt.t, tt.r)
+		if a != tt.wantT || r != tt.wantR || code(err) != tt.code {
+			t.Errorf("%q %q: got %q %q %q", tt.t, tt.r, a, r, code(err))
+		}
+	}
+	four, six, both := &Subnet{CIDR: pfx("10.0.1.0/24")}, &Subnet{IPv6: pfx("fd00::/64")}, &Subnet{CIDR: pfx("10.0.1.0/24"), IPv6: pfx("fd00::/64")}
+	for a, want := range map[IPAddressType][3]bool{AddressIPv4: {true, false, true}, AddressIPv6: {false, true, false}, AddressDual: {false, false, true}} {
+		for i, n := range []*Subnet{four, six, both} {
+			if err := a.Fits(n); (err == nil) != want[i] {
+				t.Errorf("%s in subnet %d: %v", a, i, err)
+			}
 		}
 	}
 }

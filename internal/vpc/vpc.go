@@ -16,6 +16,8 @@ type VPC struct {
 	OwnerID              string          `json:"ownerId"`
 	CIDR                 netip.Prefix    `json:"cidr"` // masked, /16 to /28
 	CIDRAssociation      string          `json:"cidrAssociation"`
+	Secondary            []CIDRBlock     `json:"secondary,omitzero"` // IPv4 blocks besides CIDR
+	IPv6                 []CIDRBlock     `json:"ipv6,omitzero"`
 	Tenancy              string          `json:"tenancy"`
 	Default              bool            `json:"default,omitzero"`
 	DNSSupport           bool            `json:"dnsSupport"`
@@ -31,19 +33,70 @@ type VPC struct {
 	Created time.Time `json:"created"`
 }
 
-// Subnet is a part of a VPC in one Availability Zone.
-type Subnet struct {
-	ID            SubnetID     `json:"id"`
-	OwnerID       string       `json:"ownerId"`
-	VPC           VPCID        `json:"vpc"`
-	CIDR          netip.Prefix `json:"cidr"` // masked, /16 to /28
-	Zone          string       `json:"zone"` // "us-east-1a"
-	DefaultForAZ  bool         `json:"defaultForAz,omitzero"`
-	MapPublicIP   bool         `json:"mapPublicIp,omitzero"`
-	ResourceNameA bool         `json:"resourceNameA,omitzero"` // private DNS name options: answer A queries for resource names
-	HostnameType  string       `json:"hostnameType"`           // "ip-name" or "resource-name"
-	Tags          Tags         `json:"tags,omitzero"`
+// CIDRBlock is a block of addresses that was associated with a VPC.
+type CIDRBlock struct {
+	Association string       `json:"association"` // "vpc-cidr-assoc-…"
+	CIDR        netip.Prefix `json:"cidr"`
+	Pool        string       `json:"pool,omitzero"` // of IPv6 blocks: AmazonPool, or one of the owner's
 }
+
+// Blocks are all blocks of the VPC, the first IPv4 one first.
+func (v *VPC) Blocks() []netip.Prefix {
+	out := make([]netip.Prefix, 0, 1+len(v.Secondary)+len(v.IPv6))
+	out = append(out, v.CIDR)
+	for _, b := range v.Secondary {
+		out = append(out, b.CIDR)
+	}
+	for _, b := range v.IPv6 {
+		out = append(out, b.CIDR)
+	}
+	return out
+}
+
+// BlockOf is the block of the VPC that a prefix is in, itself included.
+func (v *VPC) BlockOf(p netip.Prefix) (netip.Prefix, bool) {
+	for _, b := range v.Blocks() {
+		if b.Contains(p.Addr()) && b.Bits() <= p.Bits() {
+			return b, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// Subnet is a part of a VPC in one Availability Zone. It has an IPv4 block, an IPv6 block, or both.
+type Subnet struct {
+	ID               SubnetID     `json:"id"`
+	OwnerID          string       `json:"ownerId"`
+	VPC              VPCID        `json:"vpc"`
+	CIDR             netip.Prefix `json:"cidr,omitzero"` // masked, /16 to /28; zero: IPv6 only
+	IPv6             netip.Prefix `json:"ipv6,omitzero"` // masked; zero: IPv4 only
+	IPv6Association  string       `json:"ipv6Association,omitzero"`
+	AssignIPv6       bool         `json:"assignIpv6,omitzero"` // to interfaces that are made in it
+	Zone             string       `json:"zone"`                // "us-east-1a"
+	DefaultForAZ     bool         `json:"defaultForAz,omitzero"`
+	MapPublicIP      bool         `json:"mapPublicIp,omitzero"`
+	ResourceNameA    bool         `json:"resourceNameA,omitzero"` // private DNS name options: answer A queries for resource names
+	ResourceNameAAAA bool         `json:"resourceNameAaaa,omitzero"`
+	HostnameType     string       `json:"hostnameType"` // "ip-name" or "resource-name"
+	Tags             Tags         `json:"tags,omitzero"`
+}
+
+// Blocks are the subnet's blocks, IPv4 first.
+func (s *Subnet) Blocks() []netip.Prefix {
+	out := make([]netip.Prefix, 0, 2)
+	for _, p := range []netip.Prefix{s.CIDR, s.IPv6} {
+		if p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Contains says whether an address is one of the subnet's.
+func (s *Subnet) Contains(a netip.Addr) bool { return s.CIDR.Contains(a) || s.IPv6.Contains(a) }
+
+// Native says whether the subnet has IPv6 addresses alone.
+func (s *Subnet) Native() bool { return !s.CIDR.IsValid() }
 
 // Kinds of documents in the store.
 const (

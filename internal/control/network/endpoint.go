@@ -303,9 +303,9 @@ func (s *Service) addInterface(tx state.Tx, e *vpc.Endpoint, n *vpc.Subnet, chos
 		if addr, err = netip.ParseAddr(chosen); err != nil {
 			return invalid("Value (%.60s) for parameter ipv4 is invalid. This is not an IPv4 address.", chosen)
 		}
-		err = vpc.CheckAddress(n, addr, taken)
+		err = vpc.CheckAddress(n.CIDR, addr, taken)
 	} else {
-		addr, err = vpc.FreeAddress(n, taken)
+		addr, err = vpc.FreeAddress(n.ID, n.CIDR, taken)
 	}
 	if err != nil {
 		return err

@@ -145,9 +145,11 @@ func (s *Service) plan(res vpc.Resources) vpc.Plan {
 	p := vpc.Plan{Snapshot: vpc.NewSnapshot(res)}
 	for _, i := range res.Interfaces {
 		if e := living[i.Endpoint]; e != nil {
-			p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{
-				ID: i.ID, Endpoint: e.ID, Service: e.Service, VPC: i.VPC, Addr: i.Addr, Ports: res.EndpointPorts(e.Service),
-			})
+			for _, a := range i.Addrs() {
+				p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{
+					ID: i.ID, Endpoint: e.ID, Service: e.Service, VPC: i.VPC, Addr: a, Ports: res.EndpointPorts(e.Service),
+				})
+			}
 		}
 	}
 	return p

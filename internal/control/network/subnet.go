@@ -45,7 +45,7 @@ func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone str
 		if err != nil {
 			return nil, err
 		}
-		return &Subnet{Subnet: n, Free: vpc.Usable(n.CIDR)}, nil
+		return &Subnet{Subnet: n, Free: vpc.Usable(n)}, nil
 	})
 }
 
@@ -93,7 +93,7 @@ func (s *Service) DescribeSubnets(ctx context.Context, ids []vpc.SubnetID) ([]Su
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, Subnet{Subnet: n, Free: vpc.Usable(n.CIDR) - used})
+			out = append(out, Subnet{Subnet: n, Free: vpc.Usable(n) - used})
 		}
 		return out, nil
 	})

@@ -299,7 +299,7 @@ func TestForeignSourcesAreDropped(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, a := range []netip.Addr{claimed, netip.MustParseAddr("10.99.0.1"), n.Interfaces[1].Addr, probeAddr()} {
+		for _, a := range []netip.Addr{claimed, netip.MustParseAddr("10.99.0.1"), n.Interfaces[1].Addr, probeAddr(vpc.FamilyIPv4)} {
 			err = errors.Join(err, h.AddrAdd(lo, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(a, 32))}))
 		}
 		return err
@@ -327,7 +327,7 @@ func TestForeignSourcesAreDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, from := range []netip.Addr{claimed, netip.MustParseAddr("10.99.0.1"), n.Interfaces[1].Addr, probeAddr()} {
+	for _, from := range []netip.Addr{claimed, netip.MustParseAddr("10.99.0.1"), n.Interfaces[1].Addr, probeAddr(vpc.FamilyIPv4)} {
 		if err := dial(guests, 1, from); err == nil {
 			t.Errorf("guest as %s was admitted", from)
 		}
@@ -588,7 +588,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"no networks":                  {DataDir: "x", Attachments: []Attachment{{}}},
 		"not masked":                   {DataDir: "x", Attachments: []Attachment{{Networks: []netip.Prefix{p("192.168.0.1/16")}}}},
 		"everything":                   {DataDir: "x", Attachments: []Attachment{{Networks: []netip.Prefix{p("0.0.0.0/0")}}}},
-		"IPv6":                         {DataDir: "x", Attachments: []Attachment{{Networks: []netip.Prefix{p("fd00::/8")}}}},
+		"IPv4 written as IPv6":         {DataDir: "x", Attachments: []Attachment{{Networks: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("::ffff:10.0.0.0"), 104)}}}},
 		"address of another network":   {DataDir: "x", Attachments: []Attachment{{Networks: []netip.Prefix{p("192.168.0.0/16")}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}},
 		"more attachments than digits": {DataDir: "x", Attachments: make([]Attachment, 17)},
 	} {

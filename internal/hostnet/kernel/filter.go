@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 	}
 	sets := make(map[string]*nftables.Set, len(rules.Sets))
 	for _, s := range rules.Sets {
-		set := &nftables.Set{Table: t, Name: s.Name, KeyType: nftables.TypeIPAddr, Interval: s.Interval}
+		set := &nftables.Set{Table: t, Name: s.Name, KeyType: headerOf(s.Family).key, Interval: s.Interval}
 		elements := make([]nftables.SetElement, 0, len(s.Addrs)+2*len(s.Ranges))
 		for _, r := range s.Ranges {
 			elements = append(elements, nftables.SetElement{Key: r.First.AsSlice()})
@@ -142,13 +143,53 @@ func hook(h vpc.Hook) *nftables.ChainHook {
 	return nftables.ChainHookInput
 }
 
-// expressions are a rule as the kernel reads it. IPv6 packets meet only the rule that drops them, so addresses are IPv4's.
+// header is where an IP header has its addresses. The library adds no condition on the family: in an inet table an address of
+// one family would be read at the same offset of the other's header, so every rule with an address names its family first.
+type header struct {
+	proto               byte
+	key                 nftables.SetDatatype
+	source, destination uint32
+	length              uint32
+	errors              byte // protocol of its ICMP
+	tooBig              []byte
+}
+
+func headerOf(f vpc.AddressFamily) header {
+	if f == vpc.FamilyIPv6 {
+		return header{unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 8, 24, 16, unix.IPPROTO_ICMPV6, []byte{2, 0}} // packet too big
+	}
+	return header{unix.NFPROTO_IPV4, nftables.TypeIPAddr, 12, 16, 4, unix.IPPROTO_ICMP, []byte{3, 4}} // fragmentation needed
+}
+
+func (h header) address(offset uint32) expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: h.length}
+}
+
+// familyOf is the family of packets that a rule can match; empty: both.
+func familyOf(r *vpc.Rule) vpc.AddressFamily {
+	for _, p := range []netip.Prefix{r.Src, r.Dst} {
+		if p.IsValid() {
+			return vpc.FamilyOf(p.Addr())
+		}
+	}
+	return r.Family
+}
+
+// expressions are a rule as the kernel reads it.
 func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.Set, r *vpc.Rule) ([]expr.Any, error) {
 	var es []expr.Any
 	equal := func(b []byte) { es = append(es, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b}) }
-	if r.IPv6 {
+	family := familyOf(r)
+	ip := headerOf(family)
+	if family != "" {
 		es = append(es, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1})
-		equal([]byte{unix.NFPROTO_IPV6})
+		equal([]byte{ip.proto})
+	}
+	if r.TooBig {
+		es = append(es, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1})
+		equal([]byte{ip.errors})
+		es = append(es, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2})
+		equal(ip.tooBig)
 	}
 	for _, l := range []struct {
 		key  expr.MetaKey
@@ -178,11 +219,11 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 		prefix netip.Prefix
 		set    string
 		offset uint32
-	}{{r.Src, r.SrcSet, sourceOffset}, {r.Dst, r.DstSet, destinationOffset}} {
+	}{{r.Src, r.SrcSet, ip.source}, {r.Dst, r.DstSet, ip.destination}} {
 		if side.prefix.IsValid() && side.prefix.Bits() > 0 {
-			es = append(es, address(side.offset))
-			if bits := side.prefix.Bits(); bits < 32 {
-				es = append(es, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-bits)), Xor: make([]byte, 4)})
+			es = append(es, ip.address(side.offset))
+			if bits, all := side.prefix.Bits(), 8*int(ip.length); bits < all {
+				es = append(es, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: ip.length, Mask: net.CIDRMask(bits, all), Xor: make([]byte, ip.length)})
 			}
 			equal(side.prefix.Masked().Addr().AsSlice())
 		}
@@ -191,7 +232,7 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 			if set == nil {
 				return nil, fmt.Errorf("rule %q uses set %q, which is not there", r.Name, side.set)
 			}
-			es = append(es, address(side.offset), &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
+			es = append(es, ip.address(side.offset), &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID})
 		}
 	}
 	if r.Traffic != nil {
@@ -208,7 +249,7 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 		}
 	}
 	if r.Action == vpc.ActionDispatch {
-		return dispatch(c, t, es, r)
+		return dispatch(c, t, es, r, ip)
 	}
 	es = append(es, &expr.Counter{})
 	switch r.Action {
@@ -227,22 +268,16 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 	return nil, fmt.Errorf("rule %q: unknown action %q", r.Name, r.Action)
 }
 
-// Offsets in the IPv4 header, and of the flags in the TCP header.
+// The flags in the TCP header.
 const (
-	sourceOffset      = 12
-	destinationOffset = 16
-	flagsOffset       = 13
-	flagSYN           = 0x02
-	flagACK           = 0x10
+	flagsOffset = 13
+	flagSYN     = 0x02
+	flagACK     = 0x10
 )
 
-func address(offset uint32) expr.Any {
-	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}
-}
-
 // dispatch is a lookup in a verdict map, the same cost for one interface and for many.
-func dispatch(c *nftables.Conn, t *nftables.Table, es []expr.Any, r *vpc.Rule) ([]expr.Any, error) {
-	m := &nftables.Set{Table: t, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
+func dispatch(c *nftables.Conn, t *nftables.Table, es []expr.Any, r *vpc.Rule, ip header) ([]expr.Any, error) {
+	m := &nftables.Set{Table: t, Anonymous: true, Constant: true, IsMap: true, KeyType: ip.key, DataType: nftables.TypeVerdict}
 	elements := make([]nftables.SetElement, 0, len(r.Targets))
 	for _, to := range r.Targets {
 		elements = append(elements, nftables.SetElement{
@@ -252,11 +287,11 @@ func dispatch(c *nftables.Conn, t *nftables.Table, es []expr.Any, r *vpc.Rule) (
 	if err := addSet(c, m, elements); err != nil {
 		return nil, fmt.Errorf("add verdict map: %w", err)
 	}
-	offset := uint32(destinationOffset)
+	offset := ip.destination
 	if r.BySource {
-		offset = sourceOffset
+		offset = ip.source
 	}
-	return append(es, address(offset), &expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID}), nil
+	return append(es, ip.address(offset), &expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: m.Name, SetID: m.ID}), nil
 }
 
 // generation counts the changes that anybody made to the namespace's packet filter.

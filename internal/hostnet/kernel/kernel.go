@@ -34,10 +34,10 @@ import (
 type Attachment struct {
 	// Namespace is the named network namespace where the users, or their router, are; empty: that of the process.
 	Namespace string
-	// Networks are the users' networks, each masked and IPv4.
+	// Networks are the users' networks, each masked; IPv4 and IPv6.
 	Networks []netip.Prefix
-	// Addresses are put on the users' end of the links; the first is the source of what goes to the VPCs. Empty where
-	// the users' addresses are there already.
+	// Addresses are put on the users' end of the links; the first of each family is the source of what goes to the VPCs. Empty
+	// where the users' addresses are there already.
 	Addresses []netip.Addr
 }
 
@@ -85,7 +85,8 @@ type Driver struct {
 type network struct {
 	id         vpc.VPCID
 	name       string // of the namespace
-	cidr       netip.Prefix
+	blocks     []netip.Prefix
+	ipv6       bool // the machine has IPv6
 	ns         netns.NsHandle
 	route      *netlink.Handle
 	compiled   *vpc.Snapshot // to rules
@@ -122,7 +123,7 @@ func New(cfg Config) (*Driver, error) {
 			return nil, errors.New("kernel network driver: an attachment without networks of users")
 		}
 		for _, p := range a.Networks {
-			if !p.IsValid() || !p.Addr().Is4() || p != p.Masked() || p.Bits() == 0 {
+			if !p.IsValid() || p.Addr().Is4In6() || p != p.Masked() || p.Bits() == 0 {
 				return nil, fmt.Errorf("kernel network driver: %s is not a network of users", p)
 			}
 		}
@@ -303,8 +304,9 @@ func (d *Driver) settleNetwork(id vpc.VPCID, interfaces []vpc.PlannedInterface) 
 
 // network is the VPC's namespace, made when it is not there, named again when its name was taken away.
 func (d *Driver) network(id vpc.VPCID) (*network, error) {
-	cidr, _ := d.plan.Snapshot.HasVPC(id)
+	blocks := d.plan.Snapshot.Blocks(id)
 	if n := d.networks[id]; n != nil {
+		n.blocks = blocks
 		if named(n.ns, n.name) {
 			return n, nil
 		}
@@ -324,7 +326,7 @@ func (d *Driver) network(id vpc.VPCID) (*network, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", name, err), removeName(name), ns.Close())
 	}
-	n := &network{id: id, name: name, cidr: cidr, ns: ns, route: route, listeners: map[uint16]net.Listener{}, interfaces: map[netip.Addr]*iface{}}
+	n := &network{id: id, name: name, blocks: blocks, ipv6: hasIPv6(), ns: ns, route: route, listeners: map[uint16]net.Listener{}, interfaces: map[netip.Addr]*iface{}}
 	d.mu.Lock()
 	d.networks[id] = n
 	d.mu.Unlock()
@@ -356,7 +358,7 @@ func (d *Driver) settleRules(n *network) (foreign bool, err error) {
 	}
 	rules := n.rules
 	if n.compiled != d.plan.Snapshot {
-		place := vpc.Place{Probe: probeAddr()}
+		place := vpc.Place{Probes: []netip.Addr{probeAddr(vpc.FamilyIPv4), probeAddr(vpc.FamilyIPv6)}}
 		for i, a := range d.cfg.Attachments {
 			place.Links = append(place.Links, vpc.Link{Name: insideName(i), Networks: a.Networks})
 		}
@@ -384,7 +386,7 @@ func (d *Driver) settleInterfaces(n *network, interfaces []vpc.PlannedInterface,
 	for _, s := range d.plan.Snapshot.Subnets(n.id) {
 		bridges[s.ID] = nil
 		for _, p := range interfaces {
-			if s.CIDR.Contains(p.Addr) {
+			if s.Contains(p.Addr) && n.carries(p.Addr) {
 				bridges[s.ID] = append(bridges[s.ID], p.Addr)
 			}
 		}
@@ -413,12 +415,18 @@ func (d *Driver) settleInterfaces(n *network, interfaces []vpc.PlannedInterface,
 		}
 		was := i.err
 		i.err = errors.Join(attached, listening[p.ID])
+		if !n.carries(p.Addr) {
+			i.err = errors.Join(fmt.Errorf("%s: %w", p.Addr, ErrNoIPv6), i.err)
+		}
 		if i.err != nil && was == nil {
 			d.log.Warn("network interface could not serve", "interface", p.ID, "error", i.err)
 		}
 	}
 	return foreign, nil
 }
+
+// carries says whether the machine has the family of an address.
+func (n *network) carries(a netip.Addr) bool { return a.Is4() || n.ipv6 }
 
 // dropBridges removes bridges of subnets that are no more.
 func (n *network) dropBridges(keep map[vpc.SubnetID][]netip.Addr) error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -96,15 +97,19 @@ func (u *users) do(t testing.TB, f func(*netlink.Handle) error) {
 
 // The users of the tests, as in vpctest.
 var (
-	officeAddr = netip.MustParseAddr("192.168.0.7")
-	guestAddr  = netip.MustParseAddr("172.16.0.5")
+	officeAddr  = netip.MustParseAddr("192.168.0.7")
+	guestAddr   = netip.MustParseAddr("172.16.0.5")
+	officeAddr6 = netip.MustParseAddr("fd01::7")
+	guestAddr6  = netip.MustParseAddr("fd02::5")
 )
 
 func (u *users) attachment() Attachment {
 	return Attachment{
 		Namespace: u.name,
-		Networks:  []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("172.16.0.0/16")},
-		Addresses: []netip.Addr{officeAddr, guestAddr},
+		Networks: []netip.Prefix{
+			netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("fd01::/64"), netip.MustParsePrefix("fd02::/64"),
+		},
+		Addresses: []netip.Addr{officeAddr, guestAddr, officeAddr6, guestAddr6},
 	}
 }
 
@@ -122,7 +127,7 @@ func (u *users) dial(ctx context.Context, d *Driver, from netip.AddrPort, id vpc
 			}
 			return err
 		}}
-		c, err = dialer.DialContext(ctx, "tcp4", to.String())
+		c, err = dialer.DialContext(ctx, "tcp", to.String())
 		return err
 	})
 	return c, err
@@ -186,18 +191,23 @@ func nothingLeft(t testing.TB, d *Driver, u *users) {
 	})
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { conformance(t, vpc.FamilyIPv4) }
+
+func TestConformanceIPv6(t *testing.T) { conformance(t, vpc.FamilyIPv6) }
+
+func conformance(t *testing.T, family vpc.AddressFamily) {
 	t.Parallel()
 	needKernel(t)
+	comes := []netip.Addr{vpctest.NewNetwork(77).At(1, 0).Addr(), vpctest.NewNetwork6(77).At(1, 0).Addr()}
 	vpctest.Run(t, func(t *testing.T) vpctest.Harness {
 		u := newUsers(t)
 		u.bind = true
 		d, r := start(t, u, Config{})
 		return vpctest.Harness{
-			Driver: d, Refusals: r.list,
+			Driver: d, Family: family, Refusals: r.list,
 			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
 				limit := 2 * time.Second
-				if strings.HasSuffix(t.Name(), "/Concurrent") && to.Addr() == netip.MustParseAddr("10.77.2.10") {
+				if strings.HasSuffix(t.Name(), "/Concurrent") && slices.Contains(comes, to.Addr()) {
 					limit = 200 * time.Millisecond // this interface comes and goes, in silence
 				}
 				return u.dial(ctx, d, from, id, to, limit)

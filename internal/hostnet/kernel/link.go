@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -16,13 +17,35 @@ import (
 	"penstock.dev/penstock/internal/vpc"
 )
 
-// Gateways of the two ends of a link. No interface has them: they are keys of permanent neighbour entries, so no address of
-// anybody is taken and nobody is asked for an Ethernet address.
-func usersGateway() net.IP { return net.IPv4(169, 254, 77, 1) }
-func vpcGateway() net.IP   { return net.IPv4(169, 254, 77, 2) }
+// Gateways of the two ends of a link, one a family. No interface has them: they are keys of permanent neighbour entries, so no
+// address of anybody is taken and nobody is asked for an Ethernet address.
+func usersGateway(f vpc.AddressFamily) net.IP { return gateway(f, 1) }
+func vpcGateway(f vpc.AddressFamily) net.IP   { return gateway(f, 2) }
 
-// probeAddr is from where interfaces are checked; it is on the loopback interface of a VPC's namespace.
-func probeAddr() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 77, 3}) }
+func gateway(f vpc.AddressFamily, end byte) net.IP {
+	if f == vpc.FamilyIPv6 {
+		return net.IP{0: 0xfe, 1: 0x80, 13: 77, 15: end}
+	}
+	return net.IPv4(169, 254, 77, end)
+}
+
+// probeAddr is from where interfaces are checked; it is on the loopback interface of a VPC's namespace. No network has it: it is
+// a link-local address, or one of the block that is to be discarded everywhere (RFC 6666). The loopback address of IPv6 would
+// not do, since the kernel lets it reach no other.
+func probeAddr(f vpc.AddressFamily) netip.Addr {
+	if f == vpc.FamilyIPv6 {
+		return netip.AddrFrom16([16]byte{0: 1, 13: 77, 15: 3}) // 100::4d:3
+	}
+	return netip.AddrFrom4([4]byte{169, 254, 77, 3})
+}
+
+// ErrNoIPv6 says that the machine's kernel was started without IPv6.
+var ErrNoIPv6 = errors.New("this machine has no IPv6")
+
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
+}
 
 // firstMetric of routes to VPCs, in the users' namespace. VPCs with the same block differ by it.
 const firstMetric = 700
@@ -53,16 +76,16 @@ func openSpace(name string) (*netlink.Handle, netns.NsHandle, error) {
 
 // prefixOf is a block as netlink has it.
 func prefixOf(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+	return &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func prefixFrom(n *net.IPNet) (netip.Prefix, bool) {
 	if n == nil {
 		return netip.Prefix{}, false
 	}
-	a, ok := netip.AddrFromSlice(n.IP.To4())
+	a, ok := netip.AddrFromSlice(n.IP)
 	bits, size := n.Mask.Size()
-	if !ok || size != 32 {
+	if a = a.Unmap(); !ok || size != a.BitLen() {
 		return netip.Prefix{}, false
 	}
 	return netip.PrefixFrom(a, bits), true
@@ -78,12 +101,31 @@ func whole[T any](list func() ([]T, error)) (all []T, err error) {
 	return nil, err
 }
 
+// routesOf are the routes by a link, or all, of both families.
 func routesOf(h *netlink.Handle, l netlink.Link) ([]netlink.Route, error) {
-	return whole(func() ([]netlink.Route, error) { return h.RouteList(l, netlink.FAMILY_V4) })
+	return bothFamilies(func(family int) ([]netlink.Route, error) { return h.RouteList(l, family) })
 }
 
 func addrsOf(h *netlink.Handle, l netlink.Link) ([]netlink.Addr, error) {
-	return whole(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_V4) })
+	return bothFamilies(func(family int) ([]netlink.Addr, error) { return h.AddrList(l, family) })
+}
+
+func bothFamilies[T any](list func(family int) ([]T, error)) (all []T, err error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		some, err := whole(func() ([]T, error) { return list(family) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
 }
 
 func missing(err error) bool {
@@ -109,7 +151,11 @@ func (n *network) ensureLoopback() (changed bool, err error) {
 		}
 		changed = true
 	}
-	done, err := n.ensureAddrs(lo, []netip.Addr{probeAddr()}, false)
+	probes := []netip.Addr{probeAddr(vpc.FamilyIPv4)}
+	if n.ipv6 {
+		probes = append(probes, probeAddr(vpc.FamilyIPv6))
+	}
+	done, err := n.ensureAddrs(lo, probes, false)
 	return changed || done, err
 }
 
@@ -144,7 +190,7 @@ func (n *network) ensureBridge(id vpc.SubnetID, addrs []netip.Addr) (changed boo
 	return changed || done, nil
 }
 
-// ensureAddrs gives a link its addresses, each a /32; exact: and takes all others.
+// ensureAddrs gives a link its addresses, each alone in its block; exact: and takes all others.
 func (n *network) ensureAddrs(l netlink.Link, want []netip.Addr, exact bool) (changed bool, err error) {
 	have, err := addrsOf(n.route, l)
 	if err != nil {
@@ -153,11 +199,11 @@ func (n *network) ensureAddrs(l netlink.Link, want []netip.Addr, exact bool) (ch
 	left := slices.Clone(want)
 	for i := range have {
 		p, ok := prefixFrom(have[i].IPNet)
-		if at := slices.Index(left, p.Addr()); ok && p.Bits() == 32 && at >= 0 {
+		if at := slices.Index(left, p.Addr()); ok && p.IsSingleIP() && at >= 0 {
 			left = slices.Delete(left, at, at+1)
 			continue
 		}
-		if !exact {
+		if !exact || p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() {
 			continue
 		}
 		changed = true
@@ -167,11 +213,32 @@ func (n *network) ensureAddrs(l netlink.Link, want []netip.Addr, exact bool) (ch
 	}
 	for _, a := range left {
 		changed = true
-		if err := n.route.AddrAdd(l, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(a, 32))}); err != nil && !exists(err) {
+		addr := &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(a, a.BitLen()))}
+		if a.Is6() { // nobody else has it, so it need not be looked for first
+			addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
+		}
+		if err := n.route.AddrAdd(l, addr); err != nil && !exists(err) {
 			return false, fmt.Errorf("give address %s: %w", a, err)
 		}
 	}
+	for _, a := range left {
+		if a.Is6() {
+			n.awaitLocal(a)
+		}
+	}
 	return changed, nil
+}
+
+// awaitLocal waits until an IPv6 address answers: the kernel makes the route to it later. It gives up after a second; Check
+// finds out then.
+func (n *network) awaitLocal(a netip.Addr) {
+	for range 1000 {
+		routes, err := n.route.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // LinkName is the interface in the users' namespace by which an attachment (in the order of the configuration) reaches a VPC.
@@ -208,8 +275,10 @@ func (d *Driver) attach(n *network, i int) (changed bool, err error) {
 	}
 	inner, innerErr := n.route.LinkByName(insideName(i))
 	if missing(outerErr) || missing(innerErr) {
-		if err := overlap(h, d.owner, n.cidr); err != nil {
-			return false, err
+		for _, b := range n.blocks {
+			if err := overlap(h, d.owner, b); err != nil {
+				return false, err
+			}
 		}
 		changed = true
 		if outerErr == nil { // its other end is not in our namespace
@@ -244,6 +313,11 @@ func (d *Driver) attach(n *network, i int) (changed bool, err error) {
 // connectEnds gives both ends of a link what they need: addresses of users, neighbours, routes.
 func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHandle, outer, inner netlink.Link, usersMAC, vpcMAC net.HardwareAddr) (changed bool, err error) {
 	a := d.cfg.Attachments[i]
+	if outer.Attrs().Flags&net.FlagUp == 0 {
+		if err := inside(ns, func() error { return prepare(outer.Attrs().Name, len(a.Addresses) > 0) }); err != nil {
+			return false, err
+		}
+	}
 	for _, end := range []struct {
 		h    *netlink.Handle
 		link netlink.Link
@@ -255,31 +329,38 @@ func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHa
 			}
 		}
 	}
-	if changed {
-		if err := inside(ns, func() error { return loosen(outer.Attrs().Name, len(a.Addresses) > 0) }); err != nil {
-			return false, err
-		}
-	}
-	users := &network{route: h}
-	done, err := users.ensureAddrs(outer, a.Addresses, true)
+	users := &network{route: h, ipv6: n.ipv6}
+	done, err := users.ensureAddrs(outer, slices.DeleteFunc(slices.Clone(a.Addresses), func(x netip.Addr) bool { return !n.carries(x) }), true)
 	if err != nil {
 		return false, fmt.Errorf("link %s: %w", outer.Attrs().Name, err)
 	}
 	changed = changed || done
-	var src net.IP
-	if len(a.Addresses) > 0 {
-		src = a.Addresses[0].AsSlice()
+	for _, b := range n.blocks {
+		if !n.carries(b.Addr()) {
+			continue
+		}
+		var src net.IP
+		if at := slices.IndexFunc(a.Addresses, func(x netip.Addr) bool { return x.Is4() == b.Addr().Is4() }); at >= 0 {
+			src = a.Addresses[at].AsSlice()
+		}
+		metric, err := freeMetric(h, b, outer.Attrs().Index)
+		if err != nil {
+			return false, err
+		}
+		if done, err = ensureRoute(h, outer, b, vpcGateway(vpc.FamilyOf(b.Addr())), vpcMAC, src, metric); err != nil {
+			return false, err
+		}
+		changed = changed || done
 	}
-	metric, err := freeMetric(h, n.cidr, outer.Attrs().Index)
-	if err != nil {
-		return false, err
-	}
-	if done, err = ensureRoute(h, outer, n.cidr, vpcGateway(), vpcMAC, src, metric); err != nil {
+	if done, err = dropRoutes(h, outer, n.blocks); err != nil {
 		return false, err
 	}
 	changed = changed || done
 	for _, u := range a.Networks {
-		if done, err = ensureRoute(n.route, inner, u, usersGateway(), usersMAC, nil, 0); err != nil {
+		if !n.carries(u.Addr()) {
+			continue
+		}
+		if done, err = ensureRoute(n.route, inner, u, usersGateway(vpc.FamilyOf(u.Addr())), usersMAC, nil, innerMetric); err != nil {
 			return false, err
 		}
 		changed = changed || done
@@ -287,15 +368,46 @@ func (d *Driver) connectEnds(n *network, i int, h *netlink.Handle, ns netns.NsHa
 	return changed, nil
 }
 
-// loosen lets answers come by the link although another one leads to the same block. The kernel's loose way of looking at sources
-// asks more of a link without addresses than of others.
-func loosen(name string, addressed bool) error {
-	path, value := "/proc/sys/net/ipv4/conf/"+name+"/rp_filter", "0"
-	if addressed {
-		value = "2"
+// innerMetric of routes to users, in a VPC's namespace; the kernel's own for IPv6.
+const innerMetric = 1024
+
+// dropRoutes takes away the routes by a link to blocks that its VPC has no more.
+func dropRoutes(h *netlink.Handle, l netlink.Link, keep []netip.Prefix) (changed bool, err error) {
+	routes, err := routesOf(h, l)
+	if err != nil {
+		return false, fmt.Errorf("list routes: %w", err)
 	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-		return fmt.Errorf("set %s: %w", path, err)
+	for i := range routes {
+		p, ok := prefixFrom(routes[i].Dst)
+		if !ok || slices.Contains(keep, p) || !routes[i].Gw.Equal(vpcGateway(vpc.FamilyOf(p.Addr()))) {
+			continue
+		}
+		changed = true
+		if err := h.RouteDel(&routes[i]); err != nil && !gone(err) {
+			return false, fmt.Errorf("remove route to %s by %s: %w", p, l.Attrs().Name, err)
+		}
+	}
+	return changed, nil
+}
+
+// prepare configures the users' end of a link before it is started: answers may come by it although another one leads to the
+// same block, and it has no addresses of its own, so it asks and tells nothing. The kernel's loose way of looking at sources asks
+// more of a link without addresses than of others.
+func prepare(name string, addressed bool) error {
+	loose := "0"
+	if addressed {
+		loose = "2"
+	}
+	for _, s := range []struct{ path, value string }{
+		{"ipv4/conf/" + name + "/rp_filter", loose},
+		{"ipv6/conf/" + name + "/disable_ipv6", "0"},
+		{"ipv6/conf/" + name + "/addr_gen_mode", "1"},
+		{"ipv6/conf/" + name + "/accept_ra", "0"},
+	} {
+		path := "/proc/sys/net/" + s.path
+		if err := os.WriteFile(path, []byte(s.value), 0o644); err != nil && (hasIPv6() || !strings.HasPrefix(s.path, "ipv6/")) {
+			return fmt.Errorf("set %s: %w", path, err)
+		}
 	}
 	return nil
 }
@@ -323,8 +435,8 @@ func freeMetric(h *netlink.Handle, to netip.Prefix, link int) (int, error) {
 }
 
 func ensureRoute(h *netlink.Handle, l netlink.Link, to netip.Prefix, gateway net.IP, at net.HardwareAddr, src net.IP, metric int) (changed bool, err error) {
-	index := l.Attrs().Index
-	neighbours, err := whole(func() ([]netlink.Neigh, error) { return h.NeighList(index, netlink.FAMILY_V4) })
+	index, family := l.Attrs().Index, family(to.Addr())
+	neighbours, err := whole(func() ([]netlink.Neigh, error) { return h.NeighList(index, family) })
 	if err != nil {
 		return false, fmt.Errorf("list neighbours: %w", err)
 	}
@@ -332,7 +444,7 @@ func ensureRoute(h *netlink.Handle, l netlink.Link, to netip.Prefix, gateway net
 		return n.IP.Equal(gateway) && slices.Equal(n.HardwareAddr, at) && n.State&netlink.NUD_PERMANENT != 0
 	}) {
 		changed = true
-		if err := h.NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: gateway, HardwareAddr: at}); err != nil {
+		if err := h.NeighSet(&netlink.Neigh{LinkIndex: index, Family: family, State: netlink.NUD_PERMANENT, IP: gateway, HardwareAddr: at}); err != nil {
 			return false, fmt.Errorf("set neighbour of %s: %w", l.Attrs().Name, err)
 		}
 	}

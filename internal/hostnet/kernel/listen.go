@@ -42,7 +42,7 @@ func (d *Driver) listen(n *network, interfaces []vpc.PlannedInterface) map[vpc.N
 		opened := map[uint16]net.Listener{}
 		err := inside(n.ns, func() error {
 			for _, port := range missing {
-				l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4zero, Port: int(port)})
+				l, err := net.ListenTCP("tcp", &net.TCPAddr{Port: int(port)}) // both families where the machine has them
 				if err != nil {
 					broken[port] = err
 					continue
@@ -101,16 +101,19 @@ func (d *Driver) Accept(ctx context.Context) (*vpc.Conn, error) { return d.door.
 // Check connects to every port of the interface from an address of the namespace that the rules let pass, and waits until
 // the connection arrives at this driver.
 func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
-	ns, i, err := d.find(id)
+	ns, places, err := d.find(id)
 	if err != nil {
 		return fmt.Errorf("check %s: %w", id, err)
 	}
 	defer ns.Close()
 	return inside(ns, func() error {
-		for _, r := range i.Ports {
-			for port := r.From; port <= r.To; port++ {
-				if err := d.door.Probe(ctx, i.VPC, probeAddr(), netip.AddrPortFrom(i.Addr, uint16(port))); err != nil {
-					return fmt.Errorf("connect to %s port %d: %w", i.Addr, port, err)
+		for _, i := range places {
+			from := probeAddr(vpc.FamilyOf(i.Addr))
+			for _, r := range i.Ports {
+				for port := r.From; port <= r.To; port++ {
+					if err := d.door.Probe(ctx, i.VPC, from, netip.AddrPortFrom(i.Addr, uint16(port))); err != nil {
+						return fmt.Errorf("connect to %s: %w", netip.AddrPortFrom(i.Addr, uint16(port)), err)
+					}
 				}
 			}
 		}
@@ -118,11 +121,12 @@ func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
 	})
 }
 
-// find is an interface with a handle of its own to its namespace, which may be closed meanwhile.
-func (d *Driver) find(id vpc.NetworkInterfaceID) (netns.NsHandle, *iface, error) {
+// find is an interface at each of its addresses, with a handle of its own to its namespace, which may be closed meanwhile.
+func (d *Driver) find(id vpc.NetworkInterfaceID) (netns.NsHandle, []*iface, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, n := range d.networks {
+		var places []*iface
 		for _, i := range n.interfaces {
 			if i.ID != id {
 				continue
@@ -130,8 +134,11 @@ func (d *Driver) find(id vpc.NetworkInterfaceID) (netns.NsHandle, *iface, error)
 			if i.err != nil {
 				return netns.None(), nil, i.err
 			}
+			places = append(places, i)
+		}
+		if len(places) > 0 {
 			fd, err := unix.FcntlInt(uintptr(n.ns), unix.F_DUPFD_CLOEXEC, 0)
-			return netns.NsHandle(fd), i, err
+			return netns.NsHandle(fd), places, err
 		}
 	}
 	return netns.None(), nil, vpc.ErrUnknownInterface

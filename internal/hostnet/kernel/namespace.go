@@ -131,12 +131,27 @@ func settings() []struct{ path, value string } {
 		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"},
 		{"/proc/sys/net/ipv4/tcp_syncookies", "1"},
 		{"/proc/sys/net/ipv4/tcp_synack_retries", "3"}, // half-open connections whose answers are dropped go sooner
+		// Interfaces have the IPv6 addresses that they are given, at once, and no others; routers tell them nothing.
+		{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "0"},
+		{"/proc/sys/net/ipv6/conf/default/disable_ipv6", "0"},
+		{"/proc/sys/net/ipv6/conf/all/forwarding", "0"},
+		{"/proc/sys/net/ipv6/conf/default/forwarding", "0"},
+		{"/proc/sys/net/ipv6/conf/all/accept_ra", "0"},
+		{"/proc/sys/net/ipv6/conf/default/accept_ra", "0"},
+		{"/proc/sys/net/ipv6/conf/all/accept_redirects", "0"},
+		{"/proc/sys/net/ipv6/conf/default/accept_redirects", "0"},
+		{"/proc/sys/net/ipv6/conf/all/accept_dad", "0"},
+		{"/proc/sys/net/ipv6/conf/default/accept_dad", "0"},
+		{"/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1"},
 	}
 }
 
 // settle configures the namespace of the calling thread.
 func settle() error {
 	for _, s := range settings() {
+		if strings.HasPrefix(s.path, "/proc/sys/net/ipv6/") && !hasIPv6() {
+			continue
+		}
 		have, err := os.ReadFile(s.path)
 		if err == nil && strings.TrimSpace(string(have)) == s.value {
 			continue

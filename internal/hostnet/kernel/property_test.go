@@ -36,7 +36,8 @@ func pick[T any](c chance, from ...T) T { return from[c.IntN(len(from))] }
 
 func (c chance) peer() netip.Prefix {
 	return netip.MustParsePrefix(pick(c, "192.168.0.0/16", "192.168.0.0/16", "0.0.0.0/0", "0.0.0.0/0", "172.16.0.0/16", "192.168.0.7/32", "192.168.0.0/29",
-		"192.168.9.0/24", "172.16.0.0/12", "10.77.0.0/16", "10.77.1.0/24", "10.77.2.10/32", "::/0"))
+		"192.168.9.0/24", "172.16.0.0/12", "10.77.0.0/16", "10.77.1.0/24", "10.77.2.10/32", "::/0",
+		"fd01::/64", "fd01::/64", "::/0", "::/0", "fd02::/64", "fd01::7/128", "fd01::/125", "fd01:0:0:9::/64", "fd00::/12", "fd00:77::/56", "fd00:77:0:1::/64", "fd00:77:0:3::10/128"))
 }
 
 // lists are prefix lists that overlap each other and themselves; one of them is of the other family, one empty.
@@ -45,7 +46,7 @@ func (c chance) lists() []*vpc.PrefixList {
 		{ID: "pl-1", AddressFamily: vpc.FamilyIPv4}, {ID: "pl-2", AddressFamily: vpc.FamilyIPv4}, {ID: "pl-3", AddressFamily: vpc.FamilyIPv6}, {ID: "pl-4", AddressFamily: vpc.FamilyIPv4},
 	}
 	for _, l := range out[:3] {
-		for range 1 + c.IntN(5) {
+		for range 2 + c.IntN(7) {
 			if p := c.peer(); (vpc.FamilyOf(p.Addr()) == l.AddressFamily) && p.Bits() > 0 {
 				l.Entries = append(l.Entries, vpc.PrefixListEntry{CIDR: p})
 			}
@@ -55,7 +56,7 @@ func (c chance) lists() []*vpc.PrefixList {
 }
 
 func (c chance) list() vpc.PrefixListID {
-	return pick[vpc.PrefixListID](c, "pl-1", "pl-1", "pl-2", "pl-2", "pl-2", "pl-3", "pl-4", "pl-gone")
+	return pick[vpc.PrefixListID](c, "pl-1", "pl-1", "pl-2", "pl-2", "pl-3", "pl-3", "pl-3", "pl-4", "pl-gone")
 }
 
 func (c chance) traffic(ephemeral bool) (vpc.Protocol, vpc.PortRange) {
@@ -80,31 +81,42 @@ func (c chance) traffic(ephemeral bool) (vpc.Protocol, vpc.PortRange) {
 func (c chance) entries() (out []vpc.NetworkACLEntry) {
 	for _, egress := range []bool{false, true} {
 		numbers := c.Perm(30)
-		for i := range c.IntN(6) {
+		for i := range c.IntN(8) {
 			p, ports := c.traffic(egress)
 			out = append(out, vpc.NetworkACLEntry{Number: 1 + numbers[i], Egress: egress, Allow: c.yes(60), Protocol: p, CIDR: c.peer(), Ports: ports})
 		}
 		if c.yes(80) {
 			out = append(out, vpc.NetworkACLEntry{Number: 100, Egress: egress, Allow: true, Protocol: vpc.AllProtocols, CIDR: netip.MustParsePrefix("0.0.0.0/0"), Ports: vpc.AllPorts})
 		}
+		if c.yes(80) {
+			out = append(out, vpc.NetworkACLEntry{Number: 101, Egress: egress, Allow: true, Protocol: vpc.AllProtocols, CIDR: netip.MustParsePrefix("::/0"), Ports: vpc.AllPorts})
+		}
 	}
 	c.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
 }
 
-// plan is a VPC with random rules: two subnets, three interfaces, one of which serves only 443.
+// plan is a VPC with random rules: subnets of both families, of IPv4 and of IPv6 alone, and interfaces with one address or two,
+// one of which serves only 443.
 func (c chance) plan() vpc.Plan {
 	service := func(name string) []vpc.PortRange {
 		s, _ := vpc.FindService("us-east-1", name)
 		return s.Ports
 	}
 	const streaming, api = "com.amazonaws.us-east-1.appstream.streaming", "com.amazonaws.us-east-1.appstream.api"
-	v := &vpc.VPC{ID: "vpc-0000000000000c0de", CIDR: netip.MustParsePrefix("10.77.0.0/16"), Gateway: "vgw-1"}
+	block := netip.MustParsePrefix
+	v := &vpc.VPC{
+		ID: "vpc-0000000000000c0de", CIDR: block("10.77.0.0/16"), Gateway: "vgw-1",
+		Secondary: []vpc.CIDRBlock{{CIDR: block("10.78.4.0/24")}}, IPv6: []vpc.CIDRBlock{{CIDR: block("fd00:77::/56")}},
+	}
 	r := vpc.Resources{
 		VPCs: []*vpc.VPC{v}, EndpointPorts: service,
-		UserNetworks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("172.16.0.0/16")},
+		UserNetworks: []netip.Prefix{block("192.168.0.0/16"), block("172.16.0.0/16"), block("fd01::/48"), block("fd02::/64")},
 		Subnets: []*vpc.Subnet{
-			{ID: "subnet-a", VPC: v.ID, CIDR: netip.MustParsePrefix("10.77.1.0/24")}, {ID: "subnet-b", VPC: v.ID, CIDR: netip.MustParsePrefix("10.77.2.0/24")},
+			{ID: "subnet-a", VPC: v.ID, CIDR: block("10.77.1.0/24"), IPv6: block("fd00:77:0:1::/64")},
+			{ID: "subnet-b", VPC: v.ID, CIDR: block("10.77.2.0/24")},
+			{ID: "subnet-c", VPC: v.ID, IPv6: block("fd00:77:0:3::/64")},
+			{ID: "subnet-d", VPC: v.ID, CIDR: block("10.78.4.0/25")},
 		},
 		Endpoints: []*vpc.Endpoint{{ID: "vpce-s", VPC: v.ID, Service: streaming}, {ID: "vpce-a", VPC: v.ID, Service: api}},
 	}
@@ -112,7 +124,7 @@ func (c chance) plan() vpc.Plan {
 	groups := []vpc.SecurityGroupID{"sg-1", "sg-2", "sg-3"}
 	for _, id := range groups {
 		g := &vpc.SecurityGroup{ID: id, VPC: v.ID}
-		for i := range c.IntN(6) {
+		for i := range c.IntN(8) {
 			p, ports := c.traffic(false)
 			rule := vpc.SecurityGroupRule{ID: vpc.SecurityGroupRuleID(fmt.Sprintf("sgr-%s-%d", id, i)), Egress: c.yes(25), Protocol: p, Ports: ports, Peer: vpc.Peer{CIDR: c.peer()}}
 			switch p := c.IntN(100); {
@@ -125,6 +137,9 @@ func (c chance) plan() vpc.Plan {
 		}
 		if c.yes(50) {
 			g.Rules = append(g.Rules, vpc.SecurityGroupRule{ID: vpc.SecurityGroupRuleID("sgr-all-" + string(id)), Egress: true, Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: netip.MustParsePrefix("0.0.0.0/0")}})
+		}
+		if c.yes(50) {
+			g.Rules = append(g.Rules, vpc.SecurityGroupRule{ID: vpc.SecurityGroupRuleID("sgr-all6-" + string(id)), Egress: true, Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: netip.MustParsePrefix("::/0")}})
 		}
 		r.Groups = append(r.Groups, g)
 	}
@@ -140,7 +155,7 @@ func (c chance) plan() vpc.Plan {
 	}
 	for i, as := range []vpc.RouteTableAssociation{{Main: true}, {Subnet: "subnet-b"}} {
 		t := &vpc.RouteTable{ID: vpc.RouteTableID(fmt.Sprintf("rtb-%d", i)), VPC: v.ID, Propagates: c.yes(80), Associations: []vpc.RouteTableAssociation{as}}
-		for _, to := range []string{"192.168.0.0/29", "192.168.0.0/16", "172.16.0.0/24", "0.0.0.0/0", "::/0"} {
+		for _, to := range []string{"192.168.0.0/29", "192.168.0.0/16", "172.16.0.0/24", "0.0.0.0/0", "::/0", "fd01::/125", "fd01::/48", "fd02::/80"} {
 			switch n := c.IntN(100); {
 			case n < 15:
 				t.Routes = append(t.Routes, vpc.Route{CIDR: netip.MustParsePrefix(to), Gateway: "vgw-1"})
@@ -159,13 +174,24 @@ func (c chance) plan() vpc.Plan {
 		id       vpc.NetworkInterfaceID
 		subnet   vpc.SubnetID
 		addr     string
+		addr6    string
 		endpoint vpc.EndpointID
 		service  string
 	}{
-		{"eni-a", "subnet-a", "10.77.1.10", "vpce-s", streaming}, {"eni-b", "subnet-b", "10.77.2.10", "vpce-s", streaming}, {"eni-api", "subnet-a", "10.77.1.11", "vpce-a", api},
+		{"eni-a", "subnet-a", "10.77.1.10", "fd00:77:0:1::10", "vpce-s", streaming},
+		{"eni-b", "subnet-b", "10.77.2.10", "", "vpce-s", streaming},
+		{"eni-api", "subnet-a", "10.77.1.11", "fd00:77:0:1::11", "vpce-a", api},
+		{"eni-c", "subnet-c", "", "fd00:77:0:3::10", "vpce-s", streaming},
+		{"eni-d", "subnet-d", "10.78.4.10", "", "vpce-s", streaming},
 	} {
 		order := c.Perm(len(groups))
-		n := &vpc.NetworkInterface{ID: i.id, VPC: v.ID, Subnet: i.subnet, Addr: netip.MustParseAddr(i.addr), Endpoint: i.endpoint}
+		n := &vpc.NetworkInterface{ID: i.id, VPC: v.ID, Subnet: i.subnet, Endpoint: i.endpoint}
+		if i.addr != "" {
+			n.Addr = netip.MustParseAddr(i.addr)
+		}
+		if i.addr6 != "" {
+			n.Addr6 = netip.MustParseAddr(i.addr6)
+		}
 		for _, g := range order[:c.IntN(3)+min(1, c.IntN(9))] {
 			n.Groups = append(n.Groups, groups[g])
 		}
@@ -174,7 +200,9 @@ func (c chance) plan() vpc.Plan {
 	p := vpc.Plan{Snapshot: vpc.NewSnapshot(r)}
 	for _, n := range r.Interfaces {
 		e := r.Endpoints[slices.IndexFunc(r.Endpoints, func(e *vpc.Endpoint) bool { return e.ID == n.Endpoint })]
-		p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{ID: n.ID, Endpoint: e.ID, Service: e.Service, VPC: v.ID, Addr: n.Addr, Ports: service(e.Service)})
+		for _, a := range n.Addrs() {
+			p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{ID: n.ID, Endpoint: e.ID, Service: e.Service, VPC: v.ID, Addr: a, Ports: service(e.Service)})
+		}
 	}
 	return p
 }
@@ -182,7 +210,10 @@ func (c chance) plan() vpc.Plan {
 // propertySources are addresses of users; more than those that the rules like to name.
 func propertySources() []netip.Addr {
 	var out []netip.Addr
-	for _, a := range []string{"192.168.0.7", "192.168.0.8", "192.168.9.9", "172.16.0.5", "172.16.3.3", "192.168.200.1"} {
+	for _, a := range []string{
+		"192.168.0.7", "192.168.0.8", "192.168.9.9", "172.16.0.5", "172.16.3.3", "192.168.200.1",
+		"fd01::7", "fd01::8", "fd01:0:0:9::9", "fd02::5", "fd02::1:0:0:5", "fd01::200:1",
+	} {
 		out = append(out, netip.MustParseAddr(a))
 	}
 	return out
@@ -191,15 +222,20 @@ func propertySources() []netip.Addr {
 func (c chance) flow(p vpc.Plan, inside bool) vpc.Flow {
 	f := vpc.Flow{VPC: p.Interfaces[0].VPC, Protocol: vpc.TCP}
 	to := pick(c, p.Interfaces...).Addr
-	from := pick(c, propertySources()...)
+	same := func(a netip.Addr) bool { return a.Is4() == to.Is4() && a != to }
+	var from netip.Addr
+	for from = to; !same(from); {
+		if from = pick(c, propertySources()...); inside {
+			from = pick(c, p.Interfaces...).Addr
+		}
+	}
 	switch {
 	case inside:
 		f.SrcVPC = f.VPC
-		for from = to; from == to; {
-			from = pick(c, p.Interfaces...).Addr
-		}
-	case c.yes(3):
-		to = netip.MustParseAddr(pick(c, "10.77.1.99", "10.77.2.5", "10.77.9.9"))
+	case c.yes(3) && to.Is4():
+		to = netip.MustParseAddr(pick(c, "10.77.1.99", "10.77.2.5", "10.77.9.9", "10.78.4.11", "10.78.4.200"))
+	case c.yes(3) && to.Is6(): // among them where an IPv4-only interface is
+		to = netip.MustParseAddr(pick(c, "fd00:77:0:1::99", "fd00:77:0:2::10", "fd00:77:0:3::11", "fd00:77:0:9::9"))
 	}
 	port := pick[uint16](c, 443, 443, 1400, 1450, 1499, 1498, 1500, 22, 1399)
 	f.Dst = netip.AddrPortFrom(to, port)
@@ -217,7 +253,11 @@ type attempt struct {
 
 // begin starts a connection from a thread of the namespace; false when the port is taken.
 func (a *attempt) begin() (bool, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	domain := unix.AF_INET
+	if a.flow.Src.Addr().Is6() {
+		domain = unix.AF_INET6
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false, err
 	}
@@ -228,12 +268,12 @@ func (a *attempt) begin() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: a.flow.Src.Addr().As4(), Port: int(a.flow.Src.Port())}); errors.Is(err, unix.EADDRINUSE) {
+	if err := unix.Bind(fd, sockaddr(a.flow.Src)); errors.Is(err, unix.EADDRINUSE) {
 		return false, unix.Close(fd)
 	} else if err != nil {
 		return false, errors.Join(fmt.Errorf("bind %s: %w", a.flow.Src, err), unix.Close(fd))
 	}
-	switch err := unix.Connect(fd, &unix.SockaddrInet4{Addr: a.flow.Dst.Addr().As4(), Port: int(a.flow.Dst.Port())}); {
+	switch err := unix.Connect(fd, sockaddr(a.flow.Dst)); {
 	case err == nil:
 		a.got = vpc.Connected
 	case errors.Is(err, unix.EINPROGRESS):
@@ -245,6 +285,13 @@ func (a *attempt) begin() (bool, error) {
 		a.got = vpc.NoRoute
 	}
 	return true, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
 // answers waits until everything that should answer has, at most patience, and then grace for what should not.
@@ -297,9 +344,15 @@ func answers(all []*attempt, patience, grace time.Duration) error {
 // while what it admitted under other rules.
 type ends struct{ src, dst netip.AddrPort }
 
+// outcome is how a connection of a family went.
+type outcome struct {
+	vpc.AddressFamily
+	vpc.Symptom
+}
+
 // try makes connections from a namespace and returns those that went otherwise than Explain says.
-func try(ns netns.NsHandle, c chance, p vpc.Plan, n int, inVPC bool, patience time.Duration, seen map[ends]bool) (wrong []*attempt, tally map[vpc.Symptom]int, err error) {
-	tally = map[vpc.Symptom]int{}
+func try(ns netns.NsHandle, c chance, p vpc.Plan, n int, inVPC bool, patience time.Duration, seen map[ends]bool) (wrong []*attempt, tally map[outcome]int, err error) {
+	tally = map[outcome]int{}
 	err = inside(ns, func() error {
 		var all []*attempt
 		defer func() {
@@ -326,7 +379,7 @@ func try(ns netns.NsHandle, c chance, p vpc.Plan, n int, inVPC bool, patience ti
 			return err
 		}
 		for _, a := range all {
-			tally[a.got]++
+			tally[outcome{vpc.FamilyOf(a.flow.Src.Addr()), a.got}]++
 			if a.got != a.want.Symptom {
 				wrong = append(wrong, a)
 			}
@@ -340,6 +393,7 @@ func try(ns netns.NsHandle, c chance, p vpc.Plan, n int, inVPC bool, patience ti
 func startProperty(t testing.TB) (*users, *Driver) {
 	u := newUsers(t)
 	at := u.attachment()
+	at.Networks[2] = netip.MustParsePrefix("fd01::/48")
 	at.Addresses = propertySources()
 	d, _ := start(t, u, Config{Attachments: []Attachment{at}, Limits: door.Limits{Waiting: 4096}, HealEvery: time.Hour})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -382,7 +436,7 @@ func TestKernelDoesWhatExplainSays(t *testing.T) {
 	u, d := startProperty(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	total := map[vpc.Symptom]int{}
+	total := map[outcome]int{}
 	count, wrongs := 0, 0
 	seen := map[ends]bool{}
 	began := time.Now()
@@ -417,8 +471,10 @@ func TestKernelDoesWhatExplainSays(t *testing.T) {
 		}
 	}
 	t.Logf("%d connects in %v, %d mismatches: %v", count, time.Since(began).Round(time.Millisecond), wrongs, total)
-	if wrongs == 0 && (count < 20000 || total[vpc.Connected] < count/50 || total[vpc.Refused] == 0) {
-		t.Errorf("the test is too weak: %d connects, %v", count, total)
+	for _, f := range []vpc.AddressFamily{vpc.FamilyIPv4, vpc.FamilyIPv6} {
+		if wrongs == 0 && (count < 20000 || total[outcome{f, vpc.Connected}] < count/100 || total[outcome{f, vpc.Refused}] == 0) {
+			t.Errorf("the test is too weak for %s: %d connects, %v", f, count, total)
+		}
 	}
 }
 
@@ -477,7 +533,9 @@ func TestPropertyCatchesWrongCompilers(t *testing.T) {
 				for j := range r.Sets[i].Ranges {
 					last := &r.Sets[i].Ranges[j].Last
 					if next := last.Next(); next.IsValid() {
-						*last = netip.MustParseAddr("255.255.255.254")
+						if *last = netip.MustParseAddr("255.255.255.254"); next.Is6() {
+							*last = netip.MustParseAddr("feff::")
+						}
 						r.Sets[i].Ranges = r.Sets[i].Ranges[:j+1]
 						break
 					}
@@ -497,11 +555,62 @@ func TestPropertyCatchesWrongCompilers(t *testing.T) {
 				r.Action = vpc.ActionDrop
 			}
 		})},
+		{"own IPv6 subnet judged", each("acl-in", func(r *vpc.Rule) {
+			if r.Src.IsValid() && r.Src.Bits() == 64 {
+				r.Action = vpc.ActionDrop
+			}
+		})},
+		{"::/0 stands for IPv4 too", each("group-in-", func(r *vpc.Rule) {
+			if r.Src == netip.MustParsePrefix("::/0") {
+				r.Src = netip.Prefix{}
+			}
+		})},
+		{"0.0.0.0/0 stands for IPv6 too", each("in-acl", func(r *vpc.Rule) {
+			if r.Src == netip.MustParsePrefix("0.0.0.0/0") {
+				r.Src = netip.Prefix{}
+			}
+		})},
+		{"IPv6 prefix cut at 64 bits", each("group-in-", func(r *vpc.Rule) {
+			if r.Src.IsValid() && r.Src.Bits() > 64 {
+				r.Src = netip.PrefixFrom(r.Src.Addr(), 64).Masked()
+			}
+		})},
+		{"IPv6 blackholes forgotten", each("routes-", func(r *vpc.Rule) {
+			if r.Dst.IsValid() && r.Dst.Addr().Is6() && r.OutLink == "" {
+				r.Action = vpc.ActionAccept
+			}
+		})},
+		{"IPv6 members of groups forgotten", func(r *vpc.Ruleset) {
+			for i := range r.Sets {
+				if s := &r.Sets[i]; strings.HasPrefix(s.Name, "members-") && s.Family == vpc.FamilyIPv6 {
+					s.Addrs = nil
+				}
+			}
+		}},
+		{"IPv6 not dispatched to groups", each("groups-in", func(r *vpc.Rule) {
+			if r.Action == vpc.ActionDispatch && r.Family == vpc.FamilyIPv6 {
+				r.Action, r.Targets = vpc.ActionAccept, nil
+			}
+		})},
+		{"IPv6 not dispatched to listeners", each("listeners", func(r *vpc.Rule) {
+			if r.Action == vpc.ActionDispatch && r.Family == vpc.FamilyIPv6 {
+				r.Action, r.Targets = vpc.ActionAccept, nil
+			}
+		})},
+		{"second IPv4 block has no network ACL", each("acl-in", func(r *vpc.Rule) {
+			if r.Dst == netip.MustParsePrefix("10.78.4.0/25") {
+				r.Action, r.Chain = vpc.ActionAccept, ""
+			}
+		})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d.applying.Lock()
 			d.change = tt.change
 			d.applying.Unlock()
+			wait := 100 * time.Millisecond // what does not come may be the error that is looked for
+			if tt.change == nil {
+				wait = 5 * time.Second
+			}
 			for set := range 40 {
 				c := chance{rand.New(rand.NewPCG(uint64(7+number), uint64(set)))}
 				p := c.plan()
@@ -513,7 +622,7 @@ func TestPropertyCatchesWrongCompilers(t *testing.T) {
 					if inVPC {
 						ns = d.namespace(t, p.Interfaces[0].VPC)
 					}
-					wrong, _, err := try(ns, c, p, 100, inVPC, 100*time.Millisecond, seen)
+					wrong, _, err := try(ns, c, p, 100, inVPC, wait, seen)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -76,11 +76,12 @@ type Driver struct {
 	snapshot atomic.Pointer[vpc.Snapshot]
 	work     sync.WaitGroup
 
-	applying sync.Mutex // one Apply or Close at a time; above mu
+	applying sync.Mutex                      // one Apply or Close at a time; above mu
+	left     map[vpc.NetworkInterfaceID]bool // have IPv6 addresses that are not served; guarded by applying
 
 	mu         sync.Mutex
 	control    uint16 // 0 until the first Apply
-	slots      map[vpc.VPCID]*slot
+	slots      map[played]*slot
 	interfaces map[vpc.NetworkInterfaceID]*iface
 }
 
@@ -129,7 +130,7 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{
 		cfg: cfg, log: log, ledger: ledger,
 		door:       door.New(behind),
-		slots:      map[vpc.VPCID]*slot{},
+		slots:      map[played]*slot{},
 		interfaces: map[vpc.NetworkInterfaceID]*iface{},
 	}, nil
 }
@@ -158,8 +159,8 @@ func (d *Driver) UserNetworks() []vpc.UserNetwork {
 func (d *Driver) DialAddr(id vpc.VPCID, private netip.AddrPort) (netip.AddrPort, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := d.slots[id]
-	if s == nil || d.control == 0 || !private.Addr().Is4() {
+	_, s := d.slotOf(id, private.Addr())
+	if s == nil || d.control == 0 {
 		return netip.AddrPort{}, false
 	}
 	return netip.AddrPortFrom(dialAddr(s.number, private.Addr()), d.dialPort(private.Port())), true
@@ -206,19 +207,46 @@ func (d *Driver) Apply(ctx context.Context, plan vpc.Plan) error {
 	d.snapshot.Store(plan.Snapshot)
 	d.settleControlPort()
 
-	wanted := make(map[vpc.NetworkInterfaceID]vpc.PlannedInterface, len(plan.Interfaces))
-	for _, p := range plan.Interfaces {
-		wanted[p.ID] = p
-	}
+	wanted := d.playable(plan.Interfaces)
 	for _, gone := range d.outdated(wanted) {
 		d.closeInterface(gone)
 	}
 	for _, p := range plan.Interfaces {
+		if wanted[p.ID].Addr != p.Addr {
+			continue
+		}
 		if err := d.openInterface(ctx, p); err != nil {
 			return fmt.Errorf("apply network plan: %w", err)
 		}
 	}
 	return nil
+}
+
+// ErrNoIPv6 says that no loopback address can play an IPv6 address: there is one alone, ::1.
+var ErrNoIPv6 = errors.New("the loopback network driver cannot carry IPv6; use --net kernel")
+
+// playable are the interfaces at their IPv4 addresses. Those that have none are there with their IPv6 address, which fails.
+func (d *Driver) playable(plan []vpc.PlannedInterface) map[vpc.NetworkInterfaceID]vpc.PlannedInterface {
+	out := make(map[vpc.NetworkInterfaceID]vpc.PlannedInterface, len(plan))
+	left := map[vpc.NetworkInterfaceID]netip.Addr{}
+	for _, p := range plan {
+		if p.Addr.Is6() {
+			left[p.ID] = p.Addr
+		}
+		if _, had := out[p.ID]; !had || p.Addr.Is4() {
+			out[p.ID] = p
+		}
+	}
+	for id, a := range left {
+		if !d.left[id] && out[id].Addr.Is4() {
+			d.log.Warn("network interface is served at its IPv4 address alone", "interface", id, "not", a, "reason", ErrNoIPv6)
+		}
+	}
+	d.left = make(map[vpc.NetworkInterfaceID]bool, len(left))
+	for id := range left {
+		d.left[id] = true
+	}
+	return out
 }
 
 // settleControlPort finds out once where the role of 443 can listen.
@@ -259,7 +287,7 @@ func (d *Driver) outdated(wanted map[vpc.NetworkInterfaceID]vpc.PlannedInterface
 	var out []*iface
 	for id, i := range d.interfaces {
 		w, ok := wanted[id]
-		s := d.slots[i.VPC]
+		_, s := d.slotOf(i.VPC, i.Addr)
 		if !ok || i.err != nil || s == nil || s.number != i.slot || !samePlace(w, i.PlannedInterface) {
 			out = append(out, i)
 		}
@@ -303,18 +331,22 @@ func (d *Driver) openInterface(ctx context.Context, p vpc.PlannedInterface) erro
 	taken := map[uint8]bool{} // slots on which others listen
 	for {
 		d.mu.Lock()
-		s := d.slots[p.VPC]
+		of, s := d.slotOf(p.VPC, p.Addr)
 		d.mu.Unlock()
 		if s == nil {
-			d.addInterface(&iface{Interface: &door.Interface{PlannedInterface: p, Metered: d.cfg.Meter}, err: fmt.Errorf("VPC %s is not in the plan", p.VPC)})
+			err := fmt.Errorf("%s is in no block of %s", p.Addr, p.VPC)
+			if p.Addr.Is6() {
+				err = fmt.Errorf("%s: %w", p.Addr, ErrNoIPv6)
+			}
+			d.addInterface(&iface{Interface: &door.Interface{PlannedInterface: p, Metered: d.cfg.Meter}, err: err})
 			return nil
 		}
 		i := &iface{Interface: &door.Interface{PlannedInterface: p, Metered: d.cfg.Meter}, slot: s.number}
 		i.listeners, i.err = d.listenAll(p, s.number)
-		if errors.Is(i.err, syscall.EADDRINUSE) && len(taken) < 8 && !d.vpcInUse(p.VPC) {
+		if errors.Is(i.err, syscall.EADDRINUSE) && len(taken) < 8 && !d.inUse(s.number) {
 			d.log.Info("loopback network was in use by another process", "vpc", p.VPC, "network", slotPrefix(s.number))
 			taken[s.number] = true
-			if err := d.moveSlot(ctx, p.VPC, taken); err != nil {
+			if err := d.moveSlot(ctx, d.snapshot.Load(), of, taken); err != nil {
 				return err
 			}
 			continue
@@ -324,11 +356,11 @@ func (d *Driver) openInterface(ctx context.Context, p vpc.PlannedInterface) erro
 	}
 }
 
-func (d *Driver) vpcInUse(id vpc.VPCID) bool {
+func (d *Driver) inUse(slot uint8) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, i := range d.interfaces {
-		if i.VPC == id && i.err == nil {
+		if i.slot == slot && i.err == nil {
 			return true
 		}
 	}
@@ -411,10 +443,10 @@ func (d *Driver) translate(a netip.Addr) (netip.Addr, vpc.VPCID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := a.As4()
-	for id, s := range d.slots {
+	for of, s := range d.slots {
 		if b[0] == 127 && b[1] == s.number {
-			if v := vpc.Rebase(a, netip.PrefixFrom(s.cidr.Addr(), 16).Masked()); s.cidr.Contains(v) {
-				return v, id
+			if v := vpc.Rebase(a, netip.PrefixFrom(of.block.Addr(), 16).Masked()); of.block.Contains(v) {
+				return v, of.vpc
 			}
 		}
 	}
@@ -463,7 +495,7 @@ func (d *Driver) Close() error {
 		all = append(all, i)
 	}
 	slots := d.slots
-	d.slots = map[vpc.VPCID]*slot{}
+	d.slots = map[played]*slot{}
 	d.mu.Unlock()
 	for _, i := range all {
 		d.closeInterface(i)

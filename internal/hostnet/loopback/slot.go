@@ -14,11 +14,26 @@ import (
 	"penstock.dev/penstock/internal/vpc"
 )
 
-// A slot is a /16 of 127.0.0.0/8, named by the second octet, that plays a VPC.
+// A slot is a /16 of 127.0.0.0/8, named by the second octet, that plays an IPv4 block of a VPC.
 type slot struct {
 	number uint8
-	cidr   netip.Prefix // of the VPC
 	claim  net.Listener // keeps other processes of ours from choosing it
+}
+
+// played is what a slot plays.
+type played struct {
+	vpc   vpc.VPCID
+	block netip.Prefix
+}
+
+// slotOf is the slot in which an address of a VPC is, and what it plays. The caller holds mu.
+func (d *Driver) slotOf(id vpc.VPCID, a netip.Addr) (played, *slot) {
+	for of, s := range d.slots {
+		if of.vpc == id && of.block.Contains(a) {
+			return of, s
+		}
+	}
+	return played{}, nil
 }
 
 // The pool of slots: 127.80.0.0/16 to 127.239.0.0/16.
@@ -27,17 +42,23 @@ const (
 	slotCount = 160
 )
 
-// record is the document that remembers a VPC's slot.
+// record is the document that remembers the slot of a VPC's block.
 type record struct {
-	VPC  vpc.VPCID `json:"vpc"`
-	Slot uint8     `json:"slot"`
+	VPC   vpc.VPCID    `json:"vpc"`
+	Block netip.Prefix `json:"block,omitzero"` // zero: the VPC's first one
+	Slot  uint8        `json:"slot"`
 }
 
 // KindNetwork is the kind of the documents that remember which /16 plays which VPC.
 const KindNetwork state.Kind = "loopback-network"
 
 func records() state.Table[record] {
-	return state.Table[record]{Kind: KindNetwork, ID: func(r *record) string { return string(r.VPC) }}
+	return state.Table[record]{Kind: KindNetwork, ID: func(r *record) string {
+		if r.Block.IsValid() {
+			return string(r.VPC) + " " + r.Block.String()
+		}
+		return string(r.VPC)
+	}}
 }
 
 func slotPrefix(number uint8) netip.Prefix {
@@ -58,65 +79,75 @@ func (d *Driver) claimSlot(number uint8) (net.Listener, error) {
 	return d.listen("unix", fmt.Sprintf("@penstock-loopback-127.%d", number))
 }
 
-// settleSlots gives every VPC of the snapshot its slot, the remembered one where it is free, and forgets those of VPCs that are gone.
+// settleSlots gives every IPv4 block of every VPC of the snapshot its slot, the remembered one where it is free, and forgets
+// those of what is gone.
 func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) error {
-	present := map[vpc.VPCID]netip.Prefix{}
+	var order []played
+	first := map[played]bool{}
 	for _, id := range s.VPCs() {
-		present[id], _ = s.HasVPC(id)
+		for i, b := range s.Blocks(id) {
+			if b.Addr().Is4() {
+				order = append(order, played{id, b})
+				first[played{id, b}] = i == 0
+			}
+		}
 	}
 	d.mu.Lock()
-	settled := len(present) == len(d.slots)
-	for id := range present {
-		settled = settled && d.slots[id] != nil
+	settled := len(order) == len(d.slots)
+	for _, of := range order {
+		settled = settled && d.slots[of] != nil
 	}
 	d.mu.Unlock()
 	if settled {
 		return nil
 	}
 
-	remembered := map[vpc.VPCID]uint8{}
+	remembered := map[played]uint8{}
 	if err := d.cfg.Store.View(ctx, func(r state.Reader) error {
 		clear(remembered)
 		all, err := records().List(r, state.Query{})
 		for _, rec := range all {
-			remembered[rec.VPC] = rec.Slot
+			remembered[played{rec.VPC, rec.Block}] = rec.Slot
 		}
 		return err
 	}); err != nil {
 		return fmt.Errorf("read loopback networks: %w", err)
 	}
-	reserved := map[uint8]bool{} // remembered by VPCs that are still there
-	for id, number := range remembered {
-		if _, ok := present[id]; ok {
-			reserved[number] = true
+	had := func(of played) uint8 {
+		if first[of] {
+			of.block = netip.Prefix{}
 		}
+		return remembered[of]
 	}
-	for _, id := range s.VPCs() {
+	reserved := map[uint8]bool{} // remembered by blocks that are still there
+	for _, of := range order {
+		reserved[had(of)] = true
+	}
+	for _, of := range order {
 		d.mu.Lock()
-		have := d.slots[id] != nil
+		have := d.slots[of] != nil
 		d.mu.Unlock()
 		if have {
 			continue
 		}
-		claimed, err := d.chooseSlot(remembered[id], reserved)
+		claimed, err := d.chooseSlot(had(of), reserved)
 		if err != nil {
 			return err
 		}
-		claimed.cidr = present[id]
 		d.mu.Lock()
-		d.slots[id] = claimed
+		d.slots[of] = claimed
 		d.mu.Unlock()
 	}
 	d.mu.Lock()
 	var freed []*slot
-	for id, s := range d.slots {
-		if _, ok := present[id]; !ok {
-			delete(d.slots, id)
+	for of, s := range d.slots {
+		if _, ok := first[of]; !ok {
+			delete(d.slots, of)
 			freed = append(freed, s)
 		}
 	}
 	d.mu.Unlock()
-	if err := d.remember(ctx); err != nil {
+	if err := d.remember(ctx, s); err != nil {
 		return err
 	}
 	for _, s := range freed {
@@ -152,10 +183,10 @@ func (d *Driver) chooseSlot(preferred uint8, reserved map[uint8]bool) (*slot, er
 	return nil, fmt.Errorf("no /16 of 127.%d.0.0 to 127.%d.0.0 is free", firstSlot, firstSlot+slotCount-1)
 }
 
-// moveSlot exchanges a VPC's slot for one that is not among the taken.
-func (d *Driver) moveSlot(ctx context.Context, id vpc.VPCID, taken map[uint8]bool) error {
+// moveSlot exchanges the slot of a block for one that is not among the taken.
+func (d *Driver) moveSlot(ctx context.Context, s *vpc.Snapshot, of played, taken map[uint8]bool) error {
 	d.mu.Lock()
-	old := d.slots[id]
+	old := d.slots[of]
 	reserved := maps.Clone(taken)
 	for _, s := range d.slots {
 		reserved[s.number] = true
@@ -165,22 +196,25 @@ func (d *Driver) moveSlot(ctx context.Context, id vpc.VPCID, taken map[uint8]boo
 	if err != nil {
 		return err
 	}
-	next.cidr = old.cidr
 	d.mu.Lock()
-	d.slots[id] = next
+	d.slots[of] = next
 	d.mu.Unlock()
-	if err := d.remember(ctx); err != nil {
+	if err := d.remember(ctx, s); err != nil {
 		return err
 	}
 	return old.claim.Close()
 }
 
 // remember writes the slots in use and forgets all others.
-func (d *Driver) remember(ctx context.Context) error {
+func (d *Driver) remember(ctx context.Context, s *vpc.Snapshot) error {
+	now := map[string]*record{}
 	d.mu.Lock()
-	now := make(map[vpc.VPCID]uint8, len(d.slots))
-	for id, s := range d.slots {
-		now[id] = s.number
+	for of, slot := range d.slots {
+		r := &record{VPC: of.vpc, Block: of.block, Slot: slot.number}
+		if first, _ := s.HasVPC(of.vpc); first == of.block {
+			r.Block = netip.Prefix{}
+		}
+		now[records().ID(r)] = r
 	}
 	d.mu.Unlock()
 	_, err := d.cfg.Store.Update(ctx, func(tx state.Tx) error {
@@ -189,14 +223,14 @@ func (d *Driver) remember(ctx context.Context) error {
 			return err
 		}
 		for _, r := range all {
-			if _, ok := now[r.VPC]; !ok {
-				if err := records().Delete(tx, string(r.VPC)); err != nil {
+			if id := records().ID(r); now[id] == nil {
+				if err := records().Delete(tx, id); err != nil {
 					return err
 				}
 			}
 		}
-		for id, n := range now {
-			if err := records().Put(tx, &record{VPC: id, Slot: n}); err != nil {
+		for _, r := range now {
+			if err := records().Put(tx, r); err != nil {
 				return err
 			}
 		}

@@ -29,7 +29,8 @@ func RunFlows(t *testing.T, start func(t *testing.T) Harness) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 			defer cancel()
-			s := &flowSuite{suite: suite{Harness: start(t), t: t, ctx: ctx}, n: NewNetwork(77)}
+			base := newSuite(ctx, t, start(t))
+			s := &flowSuite{suite: *base, n: base.network(77)}
 			var ok bool
 			if s.meter, ok = s.Driver.(vpc.FlowMeter); !ok {
 				t.Fatalf("%T does not meter", s.Driver)
@@ -135,7 +136,7 @@ func nothingPassed(s *flowSuite) {
 func acceptedFlow(s *flowSuite) {
 	const up, down = 300_000, 70_000
 	began := time.Now().Add(-time.Second)
-	user, served := s.connect(office, s.n, 1, 1410)
+	user, served := s.connect(s.office, s.n, 1, 1410)
 	pour := func(from, to net.Conn, n int) {
 		s.t.Helper()
 		if err := errors.Join(from.SetDeadline(time.Now().Add(patience)), to.SetDeadline(time.Now().Add(patience))); err != nil {
@@ -181,7 +182,7 @@ func acceptedFlow(s *flowSuite) {
 			s.t.Errorf("%s: from %s to %s", c.name, c.f.First, c.f.Last)
 		}
 	}
-	if f := s.count(1, toInterface, 1410, false); f.Src.Addr() != office.Addr() || f.Src.Port() != served.Source.Port() {
+	if f := s.count(1, toInterface, 1410, false); f.Src.Addr() != s.office.Addr() || f.Src.Port() != served.Source.Port() {
 		s.t.Errorf("source = %s, want %s", f.Src, served.Source)
 	}
 	s.never(1, toInterface, 1410, true)
@@ -195,9 +196,9 @@ func acceptedFlow(s *flowSuite) {
 }
 
 func rejectedByGroup(s *flowSuite) {
-	s.try(guest, 0, 443)
+	s.try(s.guest, 0, 443)
 	f := s.awaits(0, toInterface, 443, true)
-	if f.Src.Addr() != guest.Addr() || f.Src.Port() < 1024 || f.Bytes < 40*f.Packets {
+	if f.Src.Addr() != s.guest.Addr() || f.Src.Port() < 1024 || f.Bytes < 40*f.Packets {
 		s.t.Errorf("rejected: %+v", f)
 	}
 	s.never(0, toInterface, 443, false)
@@ -227,11 +228,11 @@ func (s *flowSuite) told(i int, kind vpc.HopKind) {
 }
 
 func rejectedByACLIn(s *flowSuite) {
-	s.n.ACL.Entries = append(s.n.ACL.Entries, vpc.NetworkACLEntry{Number: 7, Protocol: vpc.TCP, CIDR: netip.MustParsePrefix("192.168.0.7/32"), Ports: vpc.PortRange{From: 1400, To: 1401}})
+	s.n.ACL.Entries = append(s.n.ACL.Entries, vpc.NetworkACLEntry{Number: 7, Protocol: vpc.TCP, CIDR: netip.PrefixFrom(s.office.Addr(), s.office.Addr().BitLen()), Ports: vpc.PortRange{From: 1400, To: 1401}})
 	s.apply(s.n)
-	s.try(office, 1, 1400)
+	s.try(s.office, 1, 1400)
 	f := s.awaits(1, toInterface, 1400, true)
-	if f.Src.Addr() != office.Addr() || f.Src.Port() < 1024 {
+	if f.Src.Addr() != s.office.Addr() || f.Src.Port() < 1024 {
 		s.t.Errorf("rejected: %+v", f)
 	}
 	s.never(1, toInterface, 1400, false)
@@ -240,11 +241,11 @@ func rejectedByACLIn(s *flowSuite) {
 
 // rejectedByACLOut has the request accepted and its answer rejected, which tells it from a rejected request.
 func rejectedByACLOut(s *flowSuite) {
-	s.n.ACL.Entries[1] = vpc.NetworkACLEntry{Number: 100, Egress: true, Allow: true, Protocol: vpc.TCP, CIDR: netip.MustParsePrefix("192.168.0.0/16"), Ports: vpc.PortRange{From: 1, To: 1023}}
+	s.n.ACL.Entries[1] = vpc.NetworkACLEntry{Number: 100, Egress: true, Allow: true, Protocol: vpc.TCP, CIDR: s.n.Group.Rules[0].Peer.CIDR, Ports: vpc.PortRange{From: 1, To: 1023}}
 	s.apply(s.n)
-	s.try(office, 0, 1499)
+	s.try(s.office, 0, 1499)
 	f := s.awaits(0, fromInterface, 1499, true)
-	if f.Dst.Addr() != office.Addr() || f.Dst.Port() < 1024 {
+	if f.Dst.Addr() != s.office.Addr() || f.Dst.Port() < 1024 {
 		s.t.Errorf("rejected: %+v", f)
 	}
 	if in := s.awaits(0, toInterface, 1499, false); in.Src != f.Dst {
@@ -258,9 +259,9 @@ func rejectedByACLOut(s *flowSuite) {
 func rejectedByRoute(s *flowSuite) {
 	s.n.Table.Propagates = false
 	s.apply(s.n)
-	s.try(office, 0, 443)
+	s.try(s.office, 0, 443)
 	f := s.awaits(0, fromInterface, 443, true)
-	if in := s.awaits(0, toInterface, 443, false); in.Src != f.Dst || in.Src.Addr() != office.Addr() {
+	if in := s.awaits(0, toInterface, 443, false); in.Src != f.Dst || in.Src.Addr() != s.office.Addr() {
 		s.t.Errorf("request %+v, answer %+v", in, f)
 	}
 	s.told(0, vpc.HopReturnRoute)
@@ -268,7 +269,7 @@ func rejectedByRoute(s *flowSuite) {
 
 // flowsOfInterfaceThatLeaves wants what passed before an interface left.
 func flowsOfInterfaceThatLeaves(s *flowSuite) {
-	user, served := s.connect(office, s.n, 0, 443)
+	user, served := s.connect(s.office, s.n, 0, 443)
 	s.exchange(user, served)
 	m := *s.n
 	m.Interfaces = m.Interfaces[1:]

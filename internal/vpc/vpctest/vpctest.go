@@ -18,9 +18,10 @@ import (
 )
 
 // Harness is a driver with what a test needs to be its users. The office is 192.168.0.0/16, the guests' network
-// 172.16.0.0/16; both are networks of users of the driver.
+// 172.16.0.0/16; both are networks of users of the driver. Where Family is IPv6 they are fd01::/64 and fd02::/64.
 type Harness struct {
 	Driver vpc.Driver
+	Family vpc.AddressFamily // of all addresses; empty: IPv4
 	// Dial connects from an address of a user to an address of a VPC, port 0 of from meaning any.
 	Dial func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error)
 	// Refusals are those that the driver told of so far.
@@ -31,12 +32,6 @@ type Harness struct {
 
 // patience bounds every wait of the suite.
 const patience = 20 * time.Second
-
-// Addresses that the suite uses.
-var (
-	office = netip.MustParseAddrPort("192.168.0.7:0")
-	guest  = netip.MustParseAddrPort("172.16.0.5:0")
-)
 
 // Network is the suite's VPC: two subnets in two zones with an endpoint's interface in each, a group that admits the
 // office, and the default ACL. Tests change it and plan again.
@@ -88,6 +83,28 @@ func NewNetwork(base byte) *Network {
 	return n
 }
 
+// NewNetwork6 is NewNetwork with IPv6 addresses alone, but for the VPC's block: fd00:base::/56.
+func NewNetwork6(base byte) *Network {
+	n := NewNetwork(base)
+	cidr := func(subnet byte, bits int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 3: base, 7: subnet}), bits)
+	}
+	n.VPC.IPv6 = []vpc.CIDRBlock{{Association: "vpc-cidr-assoc-1", CIDR: cidr(0, 56)}}
+	for i, s := range n.Subnets {
+		s.CIDR, s.IPv6 = netip.Prefix{}, cidr(byte(i+1), 64)
+		a := s.IPv6.Addr().As16()
+		a[15] = 16
+		n.Interfaces[i].Addr, n.Interfaces[i].Addr6 = netip.Addr{}, netip.AddrFrom16(a)
+	}
+	for i := range n.Group.Rules {
+		n.Group.Rules[i].Peer.CIDR = netip.MustParsePrefix("fd01::/64")
+	}
+	for i := range n.ACL.Entries {
+		n.ACL.Entries[i].CIDR = netip.MustParsePrefix("::/0")
+	}
+	return n
+}
+
 func ports(string) []vpc.PortRange {
 	return []vpc.PortRange{{From: 443, To: 443}, {From: 1400, To: 1499}}
 }
@@ -95,7 +112,9 @@ func ports(string) []vpc.PortRange {
 // PlanOf is the plan of networks, seen by users of the two networks. The networks may be changed afterwards.
 func PlanOf(networks ...*Network) vpc.Plan {
 	r := vpc.Resources{
-		UserNetworks: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("172.16.0.0/16")}, EndpointPorts: ports,
+		UserNetworks: []netip.Prefix{
+			netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("fd01::/64"), netip.MustParsePrefix("fd02::/64"),
+		}, EndpointPorts: ports,
 	}
 	var p vpc.Plan
 	for _, n := range networks {
@@ -105,25 +124,43 @@ func PlanOf(networks ...*Network) vpc.Plan {
 		r.PrefixLists = append(r.PrefixLists, n.Lists...)
 		r.Subnets, r.Interfaces, r.Endpoints = append(r.Subnets, n.Subnets...), append(r.Interfaces, n.Interfaces...), append(r.Endpoints, n.Endpoint)
 		for _, i := range n.Interfaces {
-			p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{
-				ID: i.ID, Endpoint: i.Endpoint, Service: n.Endpoint.Service, VPC: i.VPC, Addr: i.Addr, Ports: ports(n.Endpoint.Service),
-			})
+			for _, a := range i.Addrs() {
+				p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{
+					ID: i.ID, Endpoint: i.Endpoint, Service: n.Endpoint.Service, VPC: i.VPC, Addr: a, Ports: ports(n.Endpoint.Service),
+				})
+			}
 		}
 	}
 	p.Snapshot = vpc.NewSnapshot(r)
 	return p
 }
 
-// At is an address of the network's interface i.
+// At is the first address of the network's interface i.
 func (n *Network) At(i int, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(n.Interfaces[i].Addr, port)
+	return netip.AddrPortFrom(n.Interfaces[i].Addrs()[0], port)
 }
 
 // suite is one test with a fresh driver.
 type suite struct {
 	Harness
-	t   *testing.T
-	ctx context.Context
+	t             *testing.T
+	ctx           context.Context
+	office, guest netip.AddrPort
+}
+
+func newSuite(ctx context.Context, t *testing.T, h Harness) *suite {
+	s := &suite{Harness: h, t: t, ctx: ctx, office: netip.MustParseAddrPort("192.168.0.7:0"), guest: netip.MustParseAddrPort("172.16.0.5:0")}
+	if h.Family == vpc.FamilyIPv6 {
+		s.office, s.guest = netip.MustParseAddrPort("[fd01::7]:0"), netip.MustParseAddrPort("[fd02::5]:0")
+	}
+	return s
+}
+
+func (s *suite) network(base byte) *Network {
+	if s.Family == vpc.FamilyIPv6 {
+		return NewNetwork6(base)
+	}
+	return NewNetwork(base)
 }
 
 // Run puts a driver through the suite; start makes a fresh one for each test and cleans up after it.
@@ -147,7 +184,7 @@ func Run(t *testing.T, start func(t *testing.T) Harness) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 			defer cancel()
-			tt.run(&suite{Harness: start(t), t: t, ctx: ctx})
+			tt.run(newSuite(ctx, t, start(t)))
 		})
 	}
 }
@@ -253,7 +290,7 @@ func (s *suite) closed(c net.Conn) {
 }
 
 func check(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	if err := s.Driver.Check(s.ctx, n.Interfaces[0].ID); !errors.Is(err, vpc.ErrUnknownInterface) {
 		s.t.Errorf("before the plan: %v", err)
 	}
@@ -271,11 +308,11 @@ func check(s *suite) {
 }
 
 func admits(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
 	for i := range n.Interfaces {
 		for _, port := range []uint16{443, 1400, 1450, 1499} {
-			user, served := s.connect(office, n, i, port)
+			user, served := s.connect(s.office, n, i, port)
 			s.exchange(user, served)
 			if served.Endpoint != n.Endpoint.ID || served.Interface != n.Interfaces[i].ID || served.VPC != n.VPC.ID || served.Service != Service {
 				s.t.Errorf("port %d: connection of %s %s", port, served.Endpoint, served.Interface)
@@ -283,8 +320,8 @@ func admits(s *suite) {
 			if served.Port != port || served.Local != n.At(i, port) {
 				s.t.Errorf("port = %d at %s, want %d at %s", served.Port, served.Local, port, n.At(i, port))
 			}
-			if served.Source.Addr() != office.Addr() || served.Source.Port() < 1024 {
-				s.t.Errorf("source = %s, want %s with the user's port", served.Source, office.Addr())
+			if served.Source.Addr() != s.office.Addr() || served.Source.Port() < 1024 {
+				s.t.Errorf("source = %s, want %s with the user's port", served.Source, s.office.Addr())
 			}
 		}
 	}
@@ -294,11 +331,11 @@ func admits(s *suite) {
 }
 
 func refusesOtherNetworks(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
-	s.refused(guest, n, 0, 443)
-	s.refused(guest, n, 1, 1400)
-	user, served := s.connect(office, n, 0, 443)
+	s.refused(s.guest, n, 0, 443)
+	s.refused(s.guest, n, 1, 1400)
+	user, served := s.connect(s.office, n, 0, 443)
 	s.exchange(user, served)
 	if st := s.Driver.Stats(); st.Admitted != 1 || st.Waiting != 0 {
 		s.t.Errorf("stats = %+v", st)
@@ -306,41 +343,41 @@ func refusesOtherNetworks(s *suite) {
 }
 
 func judgesTheWayBack(s *suite) {
-	n := NewNetwork(77)
-	n.ACL.Entries[1] = vpc.NetworkACLEntry{Number: 100, Egress: true, Allow: true, Protocol: vpc.TCP, CIDR: netip.MustParsePrefix("192.168.0.0/16"), Ports: vpc.PortRange{From: 32768, To: 60999}}
+	n := s.network(77)
+	n.ACL.Entries[1] = vpc.NetworkACLEntry{Number: 100, Egress: true, Allow: true, Protocol: vpc.TCP, CIDR: n.Group.Rules[0].Peer.CIDR, Ports: vpc.PortRange{From: 32768, To: 60999}}
 	s.apply(n)
-	s.refused(netip.AddrPortFrom(office.Addr(), uint16(2000+time.Now().UnixNano()%20000)), n, 0, 443)
+	s.refused(netip.AddrPortFrom(s.office.Addr(), uint16(2000+time.Now().UnixNano()%20000)), n, 0, 443)
 	n.Table.Propagates = false
 	s.apply(n)
-	s.refused(office, n, 0, 443)
+	s.refused(s.office, n, 0, 443)
 	n.Table.Propagates = true
 	n.ACL.Entries[1].Ports = vpc.PortRange{From: 1024, To: 65535}
 	s.apply(n)
-	s.connect(office, n, 0, 443)
+	s.connect(s.office, n, 0, 443)
 }
 
 func rulesChange(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
-	user, served := s.connect(office, n, 0, 443)
+	user, served := s.connect(s.office, n, 0, 443)
 	all := n.Group.Rules
 	n.Group.Rules = nil
 	s.apply(n)
-	s.refused(office, n, 0, 443)
+	s.refused(s.office, n, 0, 443)
 	s.exchange(user, served) // groups are stateful: what runs, runs on
 	n.Group.Rules = all
 	s.apply(n)
-	s.exchange(s.connect(office, n, 0, 443))
-	n.ACL.Entries = append(n.ACL.Entries, vpc.NetworkACLEntry{Number: 1, Protocol: vpc.TCP, CIDR: netip.MustParsePrefix("192.168.0.7/32"), Ports: vpc.PortRange{From: 443, To: 443}})
+	s.exchange(s.connect(s.office, n, 0, 443))
+	n.ACL.Entries = append(n.ACL.Entries, vpc.NetworkACLEntry{Number: 1, Protocol: vpc.TCP, CIDR: netip.PrefixFrom(s.office.Addr(), s.office.Addr().BitLen()), Ports: vpc.PortRange{From: 443, To: 443}})
 	s.apply(n)
-	s.refused(office, n, 0, 443)
-	s.exchange(s.connect(office, n, 0, 1400))
+	s.refused(s.office, n, 0, 443)
+	s.exchange(s.connect(s.office, n, 0, 1400))
 }
 
 func repeat(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
-	user, served := s.connect(office, n, 1, 1410)
+	user, served := s.connect(s.office, n, 1, 1410)
 	for range 5 {
 		s.apply(n)
 		s.exchange(user, served)
@@ -349,11 +386,11 @@ func repeat(s *suite) {
 }
 
 func interfaceLeaves(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
-	goes, goesServed := s.connect(office, n, 0, 443)
-	stays, staysServed := s.connect(office, n, 1, 443)
-	waits, err := s.Dial(s.ctx, office, n.VPC.ID, n.At(0, 1400)) // admitted, and nobody takes it
+	goes, goesServed := s.connect(s.office, n, 0, 443)
+	stays, staysServed := s.connect(s.office, n, 1, 443)
+	waits, err := s.Dial(s.ctx, s.office, n.VPC.ID, n.At(0, 1400)) // admitted, and nobody takes it
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -373,20 +410,20 @@ func interfaceLeaves(s *suite) {
 		s.t.Errorf("check of the interface that left: %v", err)
 	}
 	n.Interfaces = both
-	if c, err := s.Dial(s.ctx, office, n.VPC.ID, n.At(0, 443)); err == nil {
+	if c, err := s.Dial(s.ctx, s.office, n.VPC.ID, n.At(0, 443)); err == nil {
 		_ = c.Close() // that it came about is the failure
 		s.t.Error("an interface that left still listens")
 	}
 	s.apply(n)
 	s.checked(n)
-	s.exchange(s.connect(office, n, 0, 443)) // not the connection that waited
+	s.exchange(s.connect(s.office, n, 0, 443)) // not the connection that waited
 }
 
 func vpcLeaves(s *suite) {
-	a, b := NewNetwork(77), NewNetwork(78)
+	a, b := s.network(77), s.network(78)
 	s.apply(a, b)
-	goes, _ := s.connect(office, a, 0, 443)
-	stays, served := s.connect(office, b, 0, 443)
+	goes, _ := s.connect(s.office, a, 0, 443)
+	stays, served := s.connect(s.office, b, 0, 443)
 	s.apply(b)
 	s.closed(goes)
 	s.exchange(stays, served)
@@ -394,11 +431,11 @@ func vpcLeaves(s *suite) {
 		s.t.Error("a VPC that left still has an address")
 	}
 	s.apply(a, b)
-	s.exchange(s.connect(office, a, 0, 443))
+	s.exchange(s.connect(s.office, a, 0, 443))
 }
 
 func twoVPCsWithOneCIDR(s *suite) {
-	a, b := NewNetwork(77), NewNetwork(77)
+	a, b := s.network(77), s.network(77)
 	const other = "000000000000000ff"
 	b.VPC.ID, b.VPC.Gateway = "vpc-"+other, "vgw-"+other
 	b.Group.ID, b.ACL.ID, b.Table.ID, b.Endpoint.ID = "sg-"+other, "acl-"+other, "rtb-"+other, "vpce-"+other
@@ -413,24 +450,24 @@ func twoVPCsWithOneCIDR(s *suite) {
 	}
 	s.apply(a, b)
 	for _, n := range []*Network{a, b} {
-		_, served := s.connect(office, n, 0, 443)
+		_, served := s.connect(s.office, n, 0, 443)
 		if served.VPC != n.VPC.ID || served.Endpoint != n.Endpoint.ID {
 			s.t.Errorf("connection to %s arrived at %s", n.VPC.ID, served.VPC)
 		}
 	}
-	s.connect(office, a, 0, 1400)
-	s.refused(office, b, 0, 1400)
+	s.connect(s.office, a, 0, 1400)
+	s.refused(s.office, b, 0, 1400)
 }
 
 func acceptEnds(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	if _, err := s.Driver.Accept(ctx); !errors.Is(err, context.Canceled) {
 		s.t.Errorf("accept with an ended context: %v", err)
 	}
-	user, served := s.connect(office, n, 0, 443)
+	user, served := s.connect(s.office, n, 0, 443)
 	got := make(chan error, 1)
 	go func() {
 		_, err := s.Driver.Accept(s.ctx)
@@ -460,7 +497,7 @@ func acceptEnds(s *suite) {
 // concurrent connects from many sides while rules and interfaces change all the time: every connection either carries its
 // word or ends, and what is counted open in the end is nothing.
 func concurrent(s *suite) {
-	n := NewNetwork(77)
+	n := s.network(77)
 	s.apply(n)
 	ctx, cancel := context.WithCancel(s.ctx)
 	var echo, users, plans sync.WaitGroup
@@ -494,7 +531,7 @@ func concurrent(s *suite) {
 		users.Go(func() {
 			for k := range 40 {
 				i := (g + k) % 2
-				c, err := s.Dial(ctx, office, n.VPC.ID, n.At(i, uint16(1400+k%100)))
+				c, err := s.Dial(ctx, s.office, n.VPC.ID, n.At(i, uint16(1400+k%100)))
 				if err != nil {
 					if i == 0 {
 						s.t.Errorf("dial the interface that stays: %v", err)
