@@ -183,7 +183,7 @@ func appstreamResources(c Caller, operation string, in reflect.Value) (out []str
 var ec2Created = map[string]string{
 	"CreateVpc": "vpc", "CreateSubnet": "subnet", "CreateSecurityGroup": "security-group", "CreateNetworkAcl": "network-acl",
 	"CreateRouteTable": "route-table", "CreateVpcEndpoint": "vpc-endpoint", "CreateNetworkInsightsPath": "network-insights-path",
-	"StartNetworkInsightsAnalysis": "network-insights-analysis",
+	"StartNetworkInsightsAnalysis": "network-insights-analysis", "CreateManagedPrefixList": "prefix-list",
 }
 
 // ec2Members are the input members that name resources, with the resource's type.
@@ -205,6 +205,7 @@ var ec2Members = []struct{ field, kind string }{
 	{"AddRouteTableIds", "route-table"},
 	{"RemoveRouteTableIds", "route-table"},
 	{"SecurityGroupRuleIds", "security-group-rule"},
+	{"PrefixListId", "prefix-list"},
 	{"NetworkInsightsPathId", "network-insights-path"},
 	{"NetworkInsightsAnalysisId", "network-insights-analysis"},
 }

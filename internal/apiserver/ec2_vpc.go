@@ -334,34 +334,26 @@ func (h *ec2Handlers) describeAccountAttributes(ctx context.Context, _ Caller, i
 
 // What cannot exist here is truthfully none.
 
-func (h *ec2Handlers) describePrefixLists(_ context.Context, _ Caller, in *api.DescribePrefixListsInput) (*api.DescribePrefixListsOutput, error) {
-	for _, id := range in.PrefixListIds {
-		return nil, noPrefixList(id)
+// absent is the answer of a describing operation about resources that cannot exist here: known are its documented filters.
+func absent[T any, ID ~string](ids []string, filters []api.Filter, known ...string) ([]T, error) {
+	for _, id := range ids {
+		return nil, cmp.Or(vpc.CheckID(ID(id)), vpc.NotFound(ID(id)))
 	}
-	return &api.DescribePrefixListsOutput{PrefixLists: []api.PrefixList{}}, nil
-}
-
-func noPrefixList(id string) error {
-	return fault.Newf(fault.NotFound, "", "", "The prefix list ID '%.80s' does not exist", id).WithCode("InvalidPrefixListId.NotFound")
-}
-
-func (h *ec2Handlers) describeManagedPrefixLists(_ context.Context, _ Caller, in *api.DescribeManagedPrefixListsInput) (*api.DescribeManagedPrefixListsOutput, error) {
-	for _, id := range in.PrefixListIds {
-		return nil, noPrefixList(id)
+	f := ec2Filter[T]{}
+	for _, name := range known {
+		f[name] = never[T]
 	}
-	return &api.DescribeManagedPrefixListsOutput{PrefixLists: []api.ManagedPrefixList{}}, nil
+	return f.apply([]T{}, filters, func(*T) []api.Tag { return nil })
 }
 
 func (h *ec2Handlers) describeInternetGateways(_ context.Context, _ Caller, in *api.DescribeInternetGatewaysInput) (*api.DescribeInternetGatewaysOutput, error) {
-	for _, id := range in.InternetGatewayIds {
-		return nil, fault.Newf(fault.NotFound, "", "", "The internetGateway ID '%.80s' does not exist", id).WithCode("InvalidInternetGatewayID.NotFound")
-	}
-	return &api.DescribeInternetGatewaysOutput{InternetGateways: []api.InternetGateway{}}, nil
+	items, err := absent[api.InternetGateway, vpc.InternetGatewayID](in.InternetGatewayIds, in.Filters, "attachment.state", "attachment.vpc-id", "internet-gateway-id", "owner-id")
+	return &api.DescribeInternetGatewaysOutput{InternetGateways: items}, err
 }
 
 func (h *ec2Handlers) describeVpcPeeringConnections(_ context.Context, _ Caller, in *api.DescribeVpcPeeringConnectionsInput) (*api.DescribeVpcPeeringConnectionsOutput, error) {
-	for _, id := range in.VpcPeeringConnectionIds {
-		return nil, fault.Newf(fault.NotFound, "", "", "The vpcPeeringConnection ID '%.80s' does not exist", id).WithCode("InvalidVpcPeeringConnectionID.NotFound")
-	}
-	return &api.DescribeVpcPeeringConnectionsOutput{VpcPeeringConnections: []api.VpcPeeringConnection{}}, nil
+	items, err := absent[api.VpcPeeringConnection, vpc.PeeringConnectionID](in.VpcPeeringConnectionIds, in.Filters,
+		"accepter-vpc-info.cidr-block", "accepter-vpc-info.owner-id", "accepter-vpc-info.vpc-id", "expiration-time", "requester-vpc-info.cidr-block",
+		"requester-vpc-info.owner-id", "requester-vpc-info.vpc-id", "status-code", "status-message", "vpc-peering-connection-id")
+	return &api.DescribeVpcPeeringConnectionsOutput{VpcPeeringConnections: items}, err
 }

@@ -39,6 +39,10 @@ type (
 	InsightsAnalysisID string
 	// DHCPOptionsID is "dopt-…".
 	DHCPOptionsID string
+	// InternetGatewayID is "igw-…": there are none.
+	InternetGatewayID string
+	// PeeringConnectionID is "pcx-…": there are none.
+	PeeringConnectionID string
 	// GatewayID is "vgw-…" or "local".
 	GatewayID string
 )
@@ -106,6 +110,8 @@ var (
 	insightsCodes    = idCodes{PrefixInsightsPath, "InvalidNetworkInsightsPathId.Malformed", "InvalidNetworkInsightsPathId.NotFound", "network insights path"}
 	analysisCodes    = idCodes{PrefixInsightsAnalysis, "InvalidNetworkInsightsAnalysisId.Malformed", "InvalidNetworkInsightsAnalysisId.NotFound", "network insights analysis"}
 	dhcpCodes        = idCodes{PrefixDHCPOptions, "InvalidDhcpOptionsId.Malformed", "InvalidDhcpOptionID.NotFound", "dhcpOption"}
+	igwCodes         = idCodes{"igw", "InvalidInternetGatewayId.Malformed", "InvalidInternetGatewayID.NotFound", "internetGateway"}
+	peeringCodes     = idCodes{"pcx", "InvalidVpcPeeringConnectionId.Malformed", "InvalidVpcPeeringConnectionID.NotFound", "vpcPeeringConnection"}
 	gatewayCodes     = idCodes{PrefixGateway, "InvalidGatewayID.Malformed", "InvalidGatewayID.NotFound", "gateway"}
 	codesWithoutForm = idCodes{"", "InvalidID", "InvalidID", "resource"}
 )
@@ -140,6 +146,10 @@ func codesOf(id any) idCodes {
 		return analysisCodes
 	case DHCPOptionsID:
 		return dhcpCodes
+	case InternetGatewayID:
+		return igwCodes
+	case PeeringConnectionID:
+		return peeringCodes
 	case GatewayID:
 		return gatewayCodes
 	default:

@@ -46,8 +46,6 @@ type PrefixList struct {
 	Versions      []PrefixListPast  `json:"versions,omitzero"` // that were before, oldest first
 	State         PrefixListState   `json:"state"`
 	Tags          Tags              `json:"tags,omitzero"`
-	ClientToken   string            `json:"clientToken,omitzero"`
-	RequestHash   string            `json:"requestHash,omitzero"` // of the parameters that came with ClientToken
 	Created       time.Time         `json:"created"`
 }
 

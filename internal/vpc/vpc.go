@@ -182,14 +182,10 @@ func RouteTables() state.Table[RouteTable] {
 	}}
 }
 
-// PrefixLists is the table of managed prefix lists; keys: name, token (the ClientToken it was created with).
+// PrefixLists is the table of managed prefix lists; keys: name.
 func PrefixLists() state.Table[PrefixList] {
 	return state.Table[PrefixList]{Kind: KindPrefixList, ID: func(l *PrefixList) string { return string(l.ID) }, Keys: func(l *PrefixList) []state.Key {
-		keys := []state.Key{{Name: "name", Value: l.Name}}
-		if l.ClientToken != "" {
-			keys = append(keys, state.Key{Name: "token", Value: l.ClientToken})
-		}
-		return keys
+		return []state.Key{{Name: "name", Value: l.Name}}
 	}}
 }
 

@@ -100,6 +100,43 @@ resource "aws_vpc_security_group_ingress_rule" "r" {
   tags                         = { Name = "peer" }
 }
 
+resource "aws_ec2_managed_prefix_list" "clients" {
+  name           = "clients"
+  address_family = "IPv4"
+  max_entries    = var.both ? 6 : 5
+  entry {
+    cidr        = "172.16.0.0/16"
+    description = "guests" // the provider cannot change it: its second call has the version of before the first (issue 43528)
+  }
+  dynamic "entry" {
+    for_each = var.both ? ["203.0.113.0/24"] : []
+    content {
+      cidr = entry.value
+    }
+  }
+  tags = { Name = "clients" }
+}
+
+resource "aws_ec2_managed_prefix_list" "open" {
+  name           = "open"
+  address_family = "IPv4"
+  max_entries    = 3
+}
+
+resource "aws_ec2_managed_prefix_list_entry" "one" {
+  cidr           = "198.51.100.0/24"
+  description    = "one"
+  prefix_list_id = aws_ec2_managed_prefix_list.open.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "listed" {
+  security_group_id = aws_security_group.ruled.id
+  prefix_list_id    = aws_ec2_managed_prefix_list.clients.id
+  ip_protocol       = "tcp"
+  from_port         = 1400
+  to_port           = 1499
+}
+
 resource "aws_network_acl" "acl" {
   vpc_id     = aws_vpc.v.id
   subnet_ids = [aws_subnet.a.id, aws_subnet.b.id]

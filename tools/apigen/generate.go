@@ -442,6 +442,13 @@ func (s *service) operationsFile() string {
 		fmt.Fprintf(&b, "\t\t%q,\n", n)
 	}
 	b.WriteString("\t}\n}\n")
+	if len(s.more) > 0 {
+		b.WriteString("\n// More lists those of the operations that are beyond the model's first file.\nfunc More() []string {\n\treturn []string{\n")
+		for _, n := range slices.Sorted(slices.Values(s.more)) {
+			fmt.Fprintf(&b, "\t\t%q,\n", n)
+		}
+		b.WriteString("\t}\n}\n")
+	}
 	return b.String()
 }
 

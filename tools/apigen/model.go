@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -37,6 +38,18 @@ func (o *ordered[T]) UnmarshalJSON(text []byte) error {
 		}
 		o.names = append(o.names, name)
 		o.values[name] = v
+	}
+	return nil
+}
+
+// add puts the members of another object behind those that are there.
+func (o *ordered[T]) add(other ordered[T]) error {
+	for _, n := range other.names {
+		if _, twice := o.values[n]; twice {
+			return fmt.Errorf("%s is there twice", n)
+		}
+		o.names = append(o.names, n)
+		o.values[n] = other.values[n]
 	}
 	return nil
 }
@@ -98,6 +111,7 @@ type service struct {
 	enums      ordered[[]string]
 	errors     ordered[apiError]
 	open       map[string]bool // enumerations that have more values than the model lists
+	more       []string        // operations beyond the model's first file
 }
 
 type protocol int
@@ -110,7 +124,7 @@ const (
 
 // load reads every service of the embedded model.
 func load() ([]*service, error) {
-	var appstream, ec2 struct {
+	var appstream, ec2, more struct {
 		Meta       struct{ APIVersion, XMLNamespace string }
 		Operations ordered[operation]
 		Shapes     ordered[*members]
@@ -133,7 +147,7 @@ func load() ([]*service, error) {
 	for _, f := range []struct {
 		name string
 		into any
-	}{{"appstream", &appstream}, {"ec2", &ec2}, {"iam-sts", &identity}} {
+	}{{"appstream", &appstream}, {"ec2", &ec2}, {"ec2-more", &more}, {"iam-sts", &identity}} {
 		text, err := model.ReadFile("model/" + f.name + ".json")
 		if err != nil {
 			return nil, err
@@ -141,6 +155,9 @@ func load() ([]*service, error) {
 		if err := json.Unmarshal(text, f.into); err != nil {
 			return nil, fmt.Errorf("read model %s: %w", f.name, err)
 		}
+	}
+	if err := errors.Join(ec2.Operations.add(more.Operations), ec2.Shapes.add(more.Shapes)); err != nil {
+		return nil, fmt.Errorf("model ec2-more: %w", err)
 	}
 	iam, sts := identity.Meta.Services["iam"], identity.Meta.Services["sts"]
 	return []*service{
@@ -151,6 +168,7 @@ func load() ([]*service, error) {
 		{
 			pkg: "ec2api", title: "EC2", protocol: ec2Query, version: ec2.Meta.APIVersion, namespace: ec2.Meta.XMLNamespace,
 			operations: ec2.Operations, shapes: ec2.Shapes, enums: ec2.Enums, errors: ec2.Errors,
+			more: more.Operations.names,
 		},
 		{
 			pkg: "iamapi", title: "IAM", protocol: awsQuery, version: iam.APIVersion, namespace: iam.XMLNamespace,

@@ -56,6 +56,8 @@ func (s *Service) taggable(r state.Reader, id string) (taggable, error) {
 		return tagged(r, "network-interface", vpc.NetworkInterfaces(), vpc.NetworkInterfaceID(id), func(v *vpc.NetworkInterface) *vpc.Tags { return &v.Tags })
 	case vpc.PrefixEndpoint:
 		return tagged(r, "vpc-endpoint", vpc.Endpoints(), vpc.EndpointID(id), func(v *vpc.Endpoint) *vpc.Tags { return &v.Tags })
+	case vpc.PrefixPrefixList:
+		return tagged(r, "prefix-list", vpc.PrefixLists(), vpc.PrefixListID(id), func(v *vpc.PrefixList) *vpc.Tags { return &v.Tags })
 	case vpc.PrefixInsightsPath:
 		return tagged(r, "network-insights-path", vpc.InsightsPaths(), vpc.InsightsPathID(id), func(v *vpc.InsightsPath) *vpc.Tags { return &v.Tags })
 	case vpc.PrefixInsightsAnalysis:
@@ -186,6 +188,7 @@ func (s *Service) DescribeTags(ctx context.Context) ([]TagDescription, error) {
 			each(r, vpc.RouteTables(), func(v *vpc.RouteTable) { add("route-table", string(v.ID), v.Tags) }),
 			each(r, vpc.NetworkInterfaces(), func(v *vpc.NetworkInterface) { add("network-interface", string(v.ID), v.Tags) }),
 			each(r, vpc.Endpoints(), func(v *vpc.Endpoint) { add("vpc-endpoint", string(v.ID), v.Tags) }),
+			each(r, vpc.PrefixLists(), func(v *vpc.PrefixList) { add("prefix-list", string(v.ID), v.Tags) }),
 			each(r, vpc.InsightsPaths(), func(v *vpc.InsightsPath) { add("network-insights-path", string(v.ID), v.Tags) }),
 			each(r, vpc.InsightsAnalyses(), func(v *vpc.InsightsAnalysis) { add("network-insights-analysis", string(v.ID), v.Tags) }),
 		)

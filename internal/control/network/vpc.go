@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"strconv"
 
 	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/state"
@@ -251,6 +252,14 @@ func combination(format string, args ...any) error {
 
 func dependency(format string, args ...any) error {
 	return fault.Newf(fault.InUse, "", "", format, args...).WithCode("DependencyViolation")
+}
+
+// plural is a count with its noun.
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + more
 }
 
 func limit(code, text string) error {

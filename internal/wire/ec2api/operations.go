@@ -18,6 +18,7 @@ func Operations() []string {
 		"AssociateVpcCidrBlock",
 		"AuthorizeSecurityGroupEgress",
 		"AuthorizeSecurityGroupIngress",
+		"CreateManagedPrefixList",
 		"CreateNetworkAcl",
 		"CreateNetworkAclEntry",
 		"CreateNetworkInsightsPath",
@@ -28,6 +29,7 @@ func Operations() []string {
 		"CreateTags",
 		"CreateVpc",
 		"CreateVpcEndpoint",
+		"DeleteManagedPrefixList",
 		"DeleteNetworkAcl",
 		"DeleteNetworkAclEntry",
 		"DeleteNetworkInsightsAnalysis",
@@ -65,7 +67,9 @@ func Operations() []string {
 		"DescribeVpcs",
 		"DisassociateRouteTable",
 		"DisassociateVpcCidrBlock",
+		"GetManagedPrefixListAssociations",
 		"GetManagedPrefixListEntries",
+		"ModifyManagedPrefixList",
 		"ModifySecurityGroupRules",
 		"ModifySubnetAttribute",
 		"ModifyVpcAttribute",
@@ -74,10 +78,22 @@ func Operations() []string {
 		"ReplaceNetworkAclEntry",
 		"ReplaceRoute",
 		"ReplaceRouteTableAssociation",
+		"RestoreManagedPrefixListVersion",
 		"RevokeSecurityGroupEgress",
 		"RevokeSecurityGroupIngress",
 		"StartNetworkInsightsAnalysis",
 		"UpdateSecurityGroupRuleDescriptionsEgress",
 		"UpdateSecurityGroupRuleDescriptionsIngress",
+	}
+}
+
+// More lists those of the operations that are beyond the model's first file.
+func More() []string {
+	return []string{
+		"CreateManagedPrefixList",
+		"DeleteManagedPrefixList",
+		"GetManagedPrefixListAssociations",
+		"ModifyManagedPrefixList",
+		"RestoreManagedPrefixListVersion",
 	}
 }

@@ -81,6 +81,22 @@ type AuthorizeSecurityGroupIngressOutput struct {
 	SecurityGroupRules []SecurityGroupRule `in:"SecurityGroupRuleSet" out:"securityGroupRuleSet" item:"item"`
 }
 
+// CreateManagedPrefixListInput is the request of CreateManagedPrefixList.
+type CreateManagedPrefixListInput struct {
+	DryRun            *bool                `in:"DryRun" out:"DryRun"`
+	PrefixListName    *string              `in:"PrefixListName" out:"PrefixListName" check:"required"`
+	Entries           []AddPrefixListEntry `in:"Entry" out:"Entry" item:"item" check:"minitems=0;maxitems=100"`
+	MaxEntries        *int32               `in:"MaxEntries" out:"MaxEntries" check:"required"`
+	TagSpecifications []TagSpecification   `in:"TagSpecification" out:"TagSpecification" item:"item"`
+	AddressFamily     *string              `in:"AddressFamily" out:"AddressFamily" check:"required"`
+	ClientToken       *string              `in:"ClientToken" out:"ClientToken"`
+}
+
+// CreateManagedPrefixListOutput is the answer of CreateManagedPrefixList.
+type CreateManagedPrefixListOutput struct {
+	PrefixList *ManagedPrefixList `in:"PrefixList" out:"prefixList"`
+}
+
 // CreateNetworkAclInput is the request of CreateNetworkAcl.
 type CreateNetworkAclInput struct {
 	TagSpecifications []TagSpecification `in:"TagSpecification" out:"TagSpecification" item:"item"`
@@ -269,6 +285,17 @@ type CreateVpcEndpointInput struct {
 type CreateVpcEndpointOutput struct {
 	VpcEndpoint *VpcEndpoint `in:"VpcEndpoint" out:"vpcEndpoint"`
 	ClientToken *string      `in:"ClientToken" out:"clientToken"`
+}
+
+// DeleteManagedPrefixListInput is the request of DeleteManagedPrefixList.
+type DeleteManagedPrefixListInput struct {
+	DryRun       *bool   `in:"DryRun" out:"DryRun"`
+	PrefixListId *string `in:"PrefixListId" out:"PrefixListId" check:"required"`
+}
+
+// DeleteManagedPrefixListOutput is the answer of DeleteManagedPrefixList.
+type DeleteManagedPrefixListOutput struct {
+	PrefixList *ManagedPrefixList `in:"PrefixList" out:"prefixList"`
 }
 
 // DeleteNetworkAclInput is the request of DeleteNetworkAcl.
@@ -769,6 +796,20 @@ type DisassociateVpcCidrBlockOutput struct {
 	VpcId                    *string                      `in:"VpcId" out:"vpcId"`
 }
 
+// GetManagedPrefixListAssociationsInput is the request of GetManagedPrefixListAssociations.
+type GetManagedPrefixListAssociationsInput struct {
+	DryRun       *bool   `in:"DryRun" out:"DryRun"`
+	PrefixListId *string `in:"PrefixListId" out:"PrefixListId" check:"required"`
+	MaxResults   *int32  `in:"MaxResults" out:"MaxResults" check:"min=5;max=255"`
+	NextToken    *string `in:"NextToken" out:"NextToken"`
+}
+
+// GetManagedPrefixListAssociationsOutput is the answer of GetManagedPrefixListAssociations.
+type GetManagedPrefixListAssociationsOutput struct {
+	PrefixListAssociations []PrefixListAssociation `in:"PrefixListAssociationSet" out:"prefixListAssociationSet" item:"item"`
+	NextToken              *string                 `in:"NextToken" out:"nextToken"`
+}
+
 // GetManagedPrefixListEntriesInput is the request of GetManagedPrefixListEntries.
 type GetManagedPrefixListEntriesInput struct {
 	DryRun        *bool   `in:"DryRun" out:"DryRun"`
@@ -782,6 +823,23 @@ type GetManagedPrefixListEntriesInput struct {
 type GetManagedPrefixListEntriesOutput struct {
 	Entries   []PrefixListEntry `in:"EntrySet" out:"entrySet" item:"item"`
 	NextToken *string           `in:"NextToken" out:"nextToken"`
+}
+
+// ModifyManagedPrefixListInput is the request of ModifyManagedPrefixList.
+type ModifyManagedPrefixListInput struct {
+	DryRun                            *bool                   `in:"DryRun" out:"DryRun"`
+	PrefixListId                      *string                 `in:"PrefixListId" out:"PrefixListId" check:"required"`
+	CurrentVersion                    *int64                  `in:"CurrentVersion" out:"CurrentVersion"`
+	PrefixListName                    *string                 `in:"PrefixListName" out:"PrefixListName"`
+	AddEntries                        []AddPrefixListEntry    `in:"AddEntry" out:"AddEntry" item:"item" check:"minitems=0;maxitems=100"`
+	RemoveEntries                     []RemovePrefixListEntry `in:"RemoveEntry" out:"RemoveEntry" item:"item" check:"minitems=0;maxitems=100"`
+	MaxEntries                        *int32                  `in:"MaxEntries" out:"MaxEntries"`
+	IpamPrefixListResolverSyncEnabled *bool                   `in:"IpamPrefixListResolverSyncEnabled" out:"IpamPrefixListResolverSyncEnabled"`
+}
+
+// ModifyManagedPrefixListOutput is the answer of ModifyManagedPrefixList.
+type ModifyManagedPrefixListOutput struct {
+	PrefixList *ManagedPrefixList `in:"PrefixList" out:"prefixList"`
 }
 
 // ModifySecurityGroupRulesInput is the request of ModifySecurityGroupRules.
@@ -919,6 +977,19 @@ type ReplaceRouteTableAssociationOutput struct {
 	AssociationState *RouteTableAssociationState `in:"AssociationState" out:"associationState"`
 }
 
+// RestoreManagedPrefixListVersionInput is the request of RestoreManagedPrefixListVersion.
+type RestoreManagedPrefixListVersionInput struct {
+	DryRun          *bool   `in:"DryRun" out:"DryRun"`
+	PrefixListId    *string `in:"PrefixListId" out:"PrefixListId" check:"required"`
+	PreviousVersion *int64  `in:"PreviousVersion" out:"PreviousVersion" check:"required"`
+	CurrentVersion  *int64  `in:"CurrentVersion" out:"CurrentVersion" check:"required"`
+}
+
+// RestoreManagedPrefixListVersionOutput is the answer of RestoreManagedPrefixListVersion.
+type RestoreManagedPrefixListVersionOutput struct {
+	PrefixList *ManagedPrefixList `in:"PrefixList" out:"prefixList"`
+}
+
 // RevokeSecurityGroupEgressInput is the request of RevokeSecurityGroupEgress.
 type RevokeSecurityGroupEgressInput struct {
 	SecurityGroupRuleIds       []string       `in:"SecurityGroupRuleId" out:"SecurityGroupRuleId" item:"item"`
@@ -1015,6 +1086,12 @@ type AccountAttribute struct {
 // AccountAttributeValue is a shape of the EC2 model.
 type AccountAttributeValue struct {
 	AttributeValue *string `in:"AttributeValue" out:"attributeValue"`
+}
+
+// AddPrefixListEntry is a shape of the EC2 model.
+type AddPrefixListEntry struct {
+	Cidr        *string `in:"Cidr" out:"Cidr" check:"required"`
+	Description *string `in:"Description" out:"Description"`
 }
 
 // AdditionalDetail is a shape of the EC2 model.
@@ -1602,6 +1679,12 @@ type PrefixList struct {
 	PrefixListName *string  `in:"PrefixListName" out:"prefixListName"`
 }
 
+// PrefixListAssociation is a shape of the EC2 model.
+type PrefixListAssociation struct {
+	ResourceId    *string `in:"ResourceId" out:"resourceId"`
+	ResourceOwner *string `in:"ResourceOwner" out:"resourceOwner"`
+}
+
 // PrefixListEntry is a shape of the EC2 model.
 type PrefixListEntry struct {
 	Cidr        *string `in:"Cidr" out:"cidr"`
@@ -1659,6 +1742,11 @@ type Region struct {
 // RegionGeography is a shape of the EC2 model.
 type RegionGeography struct {
 	Name *string `in:"Name" out:"name"`
+}
+
+// RemovePrefixListEntry is a shape of the EC2 model.
+type RemovePrefixListEntry struct {
+	Cidr *string `in:"Cidr" out:"Cidr" check:"required"`
 }
 
 // RequestFilterPortRange is a shape of the EC2 model.
