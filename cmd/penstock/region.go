@@ -151,7 +151,7 @@ func (r *region) build() (err error) {
 	r.public = r.publicHandler()
 	r.api, err = apiserver.New(apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
-		Credentials: r.access, Access: r.access, Log: r.log.With("part", "api"),
+		Credentials: r.access, Access: r.access, PageKey: r.identity.Seed, Log: r.log.With("part", "api"),
 	})
 	return err
 }

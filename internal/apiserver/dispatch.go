@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -211,12 +212,20 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	if err := x.validate(o, in); err != nil {
 		return answer{}, err
 	}
-	if x.service == ec2 && dryRun(in) {
-		return answer{}, x.dryRun()
+	if x.service == ec2 {
+		if err := cmp.Or(x.openNextToken(in), exclusive(o, in)); err != nil {
+			return answer{}, err
+		}
+		if dryRun(in) {
+			return answer{}, x.dryRun()
+		}
 	}
 	out, err := x.call(ctx, o, c, in)
 	if err != nil {
 		return answer{}, err
+	}
+	if x.service == ec2 {
+		x.sealNextToken(out)
 	}
 	return x.render(o, out), nil
 }
@@ -268,6 +277,24 @@ func (x *exchange) render(o *servedOperation, out any) answer {
 	m := x.service.model()
 	text := awsquery.Answer(m.namespace, o.name, x.requestID, o.outShape, out, m.hasResult(o.name))
 	return answer{http.StatusOK, query.ContentType, text, "", false}
+}
+
+// exclusive refuses MaxResults beside IDs, as EC2 does in its older describing operations: those with pages of 5 and more.
+func exclusive(o *servedOperation, in any) error {
+	v := reflect.ValueOf(in).Elem()
+	size, ok := o.in.FieldByName("MaxResults")
+	if !ok || v.FieldByIndex(size.Index).IsNil() || !strings.Contains(size.Tag.Get("check"), "min=5;") || !strings.HasPrefix(o.name, "Describe") {
+		return nil
+	}
+	for i := range o.in.NumField() {
+		f := o.in.Field(i)
+		if f.Type == reflect.TypeFor[[]string]() && v.Field(i).Len() > 0 {
+			return &ec2query.RequestError{
+				Code: "InvalidParameterCombination", Message: fmt.Sprintf("The parameter %s cannot be used with the parameter MaxResults", f.Tag.Get("in")),
+			}
+		}
+	}
+	return nil
 }
 
 // dryRun reports whether an EC2 input has DryRun=true.

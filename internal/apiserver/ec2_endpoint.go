@@ -227,8 +227,12 @@ func (h *ec2Handlers) describeVpcEndpointServices(_ context.Context, _ Caller, i
 
 // describeVpcEndpointAssociations is about resource and service network endpoints: there are none.
 func (h *ec2Handlers) describeVpcEndpointAssociations(ctx context.Context, _ Caller, in *api.DescribeVpcEndpointAssociationsInput) (*api.DescribeVpcEndpointAssociationsOutput, error) {
-	_, err := h.net.DescribeEndpoints(ctx, ec2IDs[vpc.EndpointID](in.VpcEndpointIds))
-	return &api.DescribeVpcEndpointAssociationsOutput{VpcEndpointAssociations: []api.VpcEndpointAssociation{}}, err
+	if _, err := h.net.DescribeEndpoints(ctx, ec2IDs[vpc.EndpointID](in.VpcEndpointIds)); err != nil {
+		return nil, err
+	}
+	items, err := absent[api.VpcEndpointAssociation, vpc.EndpointID](nil, in.Filters, "vpc-endpoint-id", "associated-resource-accessibility", "association-id",
+		"associated-resource-id", "service-network-arn", "resource-configuration-group-arn", "service-network-resource-association-id")
+	return &api.DescribeVpcEndpointAssociationsOutput{VpcEndpointAssociations: items}, err
 }
 
 func (h *ec2Handlers) interfaceShape(n *vpc.NetworkInterface, names map[vpc.SecurityGroupID]string) api.NetworkInterface {

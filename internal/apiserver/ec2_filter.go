@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"cmp"
-	"encoding/base64"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,16 +121,11 @@ func wildcard(pattern, text string) bool {
 // maxPage is the most that one answer holds.
 const maxPage = 1000
 
-// page orders items by their ID and cuts out the one that follows the token. Tokens are opaque to clients.
-func page[T any](items []T, id func(*T) string, maxResults *int32, token *string) ([]T, *string, error) {
+// page orders items by their ID and cuts out the one that begins behind after: what the token of the answer before held.
+func page[T any](items []T, id func(*T) string, maxResults *int32, after *string) ([]T, *string, error) {
 	slices.SortFunc(items, func(a, b T) int { return cmp.Compare(id(&a), id(&b)) })
-	if token != nil && *token != "" {
-		after, err := base64.RawURLEncoding.DecodeString(*token)
-		text, ok := strings.CutPrefix(string(after), "after:")
-		if err != nil || !ok {
-			return nil, nil, fault.New(fault.Invalid, "", "", "The token in NextToken is not valid").WithCode("InvalidNextToken")
-		}
-		i, found := slices.BinarySearchFunc(items, text, func(v T, want string) int { return cmp.Compare(id(&v), want) })
+	if after != nil {
+		i, found := slices.BinarySearchFunc(items, *after, func(v T, want string) int { return cmp.Compare(id(&v), want) })
 		if found {
 			i++
 		}
@@ -140,15 +134,14 @@ func page[T any](items []T, id func(*T) string, maxResults *int32, token *string
 	limit := maxPage
 	if maxResults != nil {
 		if *maxResults < 1 {
-			return nil, nil, fault.Newf(fault.Invalid, "", "", "Value (%d) for parameter maxResults is invalid.", *maxResults).WithCode("InvalidParameterValue")
+			return nil, nil, fault.Newf(fault.Invalid, "", "", "Value (%d) for parameter MaxResults is invalid. It is at least 1.", *maxResults).WithCode("InvalidParameterValue")
 		}
 		limit = min(limit, int(*maxResults))
 	}
 	if len(items) <= limit {
 		return items, nil, nil
 	}
-	next := base64.RawURLEncoding.EncodeToString([]byte("after:" + id(&items[limit-1])))
-	return items[:limit], &next, nil
+	return items[:limit], new(id(&items[limit-1])), nil
 }
 
 // found filters and pages the items of a describing operation.

@@ -45,6 +45,9 @@ type Options struct {
 	Control *control.Control // nil: no AppStream operation is served
 	Network *network.Service // nil: no EC2 operation is served
 
+	// PageKey is a secret from which tokens of pages are made; with nil they end with the server.
+	PageKey []byte
+
 	MaxBodyBytes   int64         // of one request; 0 for 1 MiB
 	MaxRequests    int           // at one time; more are told to slow down; 0 for 256
 	HandlerTimeout time.Duration // 0 for 30 s
@@ -60,6 +63,7 @@ type Server struct {
 	options Options
 	log     *slog.Logger
 	tables  map[service]*table
+	pager   *pager
 	slots   chan struct{} // holds one item for each request that is being answered
 	looks   chan struct{} // holds one item for each unsigned body that is being looked at
 }
@@ -93,6 +97,9 @@ func New(o Options) (*Server, error) {
 	setDefault(&o.ClockSkew, 5*time.Minute)
 	s := &Server{options: o, log: o.Log, slots: make(chan struct{}, o.MaxRequests), looks: make(chan struct{}, maxLooks)}
 	var err error
+	if s.pager, err = newPager(o.PageKey); err != nil {
+		return nil, err
+	}
 	s.tables, err = newTables(s.appstreamOperations(), s.ec2Operations(), s.iamOperations(), s.stsOperations())
 	if err != nil {
 		return nil, err

@@ -481,6 +481,11 @@ func (s *Service) modifyGroups(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m Modif
 	if len(m.AddGroups)+len(m.RemoveGroups) == 0 {
 		return nil
 	}
+	for _, id := range m.RemoveGroups {
+		if _, err := get(tx, vpc.SecurityGroups(), id); err != nil {
+			return err
+		}
+	}
 	groups := unique(append(slices.Clone(e.Groups), m.AddGroups...))
 	groups = without(groups, func(id vpc.SecurityGroupID) bool { return slices.Contains(m.RemoveGroups, id) })
 	if err := s.checkEndpointGroups(tx, v, groups); err != nil {

@@ -294,7 +294,7 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 		case route.Gateway == "":
 			return missing("GatewayId")
 		case route.Gateway != v.Gateway:
-			return vpc.NotFound(route.Gateway)
+			return cmp.Or(vpc.CheckID(route.Gateway), vpc.NotFound(route.Gateway))
 		case route.PrefixList == "" && v.CIDR.Contains(route.CIDR.Addr()) && route.CIDR.Bits() > v.CIDR.Bits():
 			return invalid("The destination CIDR block %s is inside the VPC's block %s, which no gateway can be the target of", route.CIDR, v.CIDR)
 		}
@@ -320,6 +320,11 @@ func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, to vpc.R
 		}
 		if to.PrefixList == "" && to.CIDR == v.CIDR {
 			return invalid("cannot remove local route %s in route table %s", to.CIDR, id)
+		}
+		if to.PrefixList != "" {
+			if _, err := get(tx, vpc.PrefixLists(), to.PrefixList); err != nil {
+				return err
+			}
 		}
 		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.SameDestination(&to) })
 		if i < 0 {
