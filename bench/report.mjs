@@ -5,9 +5,6 @@ import { cpus, release, totalmem } from "node:os";
 import { promisify } from "node:util";
 
 const run = promisify(execFile);
-const begin = "<!-- measured: begin (written by make bench) -->";
-const end = "<!-- measured: end -->";
-
 /** What was measured with. */
 export async function machine(root) {
   const output = async (program, ...args) => {
@@ -27,20 +24,34 @@ export async function machine(root) {
     novnc: await version("novnc"),
     websockify: await version("websockify"),
     xvfb: await version("xvfb"),
+    nginx: await version("nginx"),
+    haproxy: await version("haproxy"),
   };
 }
 
-/** document with its measured part replaced. */
-export function report(document, results) {
+/** document with the measured part of this name replaced. */
+export function replaced(document, name, text) {
+  const begin = `<!-- ${name}: begin (written by make bench) -->`;
   const from = document.indexOf(begin);
-  const to = document.indexOf(end);
+  const to = document.indexOf(`<!-- ${name}: end -->`);
   if (from < 0 || to < from) {
-    throw new Error("docs/benchmarks.md has lost the markers of its measured part");
+    throw new Error(`docs/benchmarks.md has lost the markers of its part ${name}`);
   }
-  return `${document.slice(0, from)}${begin}\n\n${measured(results)}\n${document.slice(to)}`;
+  return `${document.slice(0, from)}${begin}\n\n${text}\n${document.slice(to)}`;
 }
 
-function measured({ machine, count, starts, launches, keys, api, memory, loadBefore, loadAfter }) {
+/** The measured part about streaming. */
+export function report({
+  machine,
+  count,
+  starts,
+  launches,
+  keys,
+  api,
+  memory,
+  loadBefore,
+  loadAfter,
+}) {
   const parts = [];
   parts.push(
     table(
@@ -180,12 +191,12 @@ function measured({ machine, count, starts, launches, keys, api, memory, loadBef
   return `${parts.join("\n\n")}\n`;
 }
 
-function table(head, rows) {
+export function table(head, rows) {
   const line = (cells) => `| ${cells.join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
-function quantile(values, share) {
+export function quantile(values, share) {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.round(share * (sorted.length - 1))];
 }
@@ -206,6 +217,6 @@ function short(command) {
   return [name, role].filter(Boolean).join(" ");
 }
 
-const milliseconds = (value) => (value < 100 ? value.toFixed(1) : value.toFixed(0));
+export const milliseconds = (value) => (value < 100 ? value.toFixed(1) : value.toFixed(0));
 const megabytes = (kilobytes) => (kilobytes / 1000).toFixed(1);
 const ratio = (a, b) => `${(a / b).toFixed(2)}×`;

@@ -1,6 +1,8 @@
 // Measures Penstock beside its peer and writes the measured part of docs/benchmarks.md. Run it with `make bench`.
 //
-//   node bench/run.mjs [--keys 200] [--rounds 3] [--launches 5] [--starts 10] [--seconds 5]
+//   node bench/run.mjs [streaming] [network] [--keys 200] [--rounds 3] [--launches 5] [--starts 10] [--seconds 5]
+//
+// Without names of parts all are measured; the page keeps what it says of the others.
 import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
@@ -9,14 +11,17 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { launch } from "./browser.mjs";
 import { keys } from "./latency.mjs";
+import { network } from "./network.mjs";
+import { networkReport } from "./network_report.mjs";
 import { Region } from "./penstock.mjs";
 import { pause, stopAll } from "./processes.mjs";
-import { machine, report } from "./report.mjs";
+import { machine, replaced, report } from "./report.mjs";
 import { openVnc } from "./vnc.mjs";
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("..", import.meta.url));
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     keys: { type: "string", default: "200" },
     rounds: { type: "string", default: "3" },
@@ -34,19 +39,42 @@ const programs = mkdtempSync(join(tmpdir(), "penstock-bench-programs-"));
 const regions = [];
 let browser;
 
+const binary = join(root, "bin/penstock");
+const parts = {
+  streaming: { measure: streaming, render: report },
+  network: {
+    measure: async () => {
+      const loadBefore = loadavg()[0];
+      const results = await network({ root, programs, binary, rounds: count.rounds, seconds: 1.5 });
+      return { ...results, machine: await machine(root), loadBefore, loadAfter: loadavg()[0] };
+    },
+    render: networkReport,
+  },
+};
+
 async function main() {
-  const binary = join(root, "bin/penstock");
+  for (const name of positionals) {
+    if (parts[name] === undefined) {
+      throw new Error(`there is no part ${name}; there are ${Object.keys(parts).join(", ")}`);
+    }
+  }
+  await run("go", ["build", "-o", `${programs}/`, "./bench/..."], {
+    cwd: root,
+    env: { ...process.env, CGO_ENABLED: "0" },
+  });
+  await run("chmod", ["-R", "a+rX", programs]); // instances run under uids of their own
+  for (const name of positionals.length > 0 ? positionals : Object.keys(parts)) {
+    const { measure, render } = parts[name];
+    const results = await measure();
+    const document = readFileSync(values.output, "utf8");
+    writeFileSync(values.output, replaced(document, name, render(results)));
+    console.log(`wrote what was measured of ${name} to ${values.output}`);
+  }
+}
+
+async function streaming() {
   const flipper = join(programs, "flipper");
   const apiload = join(programs, "apiload");
-  await run(
-    "go",
-    ["build", "-o", `${programs}/`, "./bench/flipper", "./bench/apiload", "./bench/storefill"],
-    {
-      cwd: root,
-      env: { ...process.env, CGO_ENABLED: "0" },
-    },
-  );
-  await run("chmod", ["-R", "a+rX", programs]); // instances run under uids of their own
   const results = { count, machine: await machine(root), loadBefore: loadavg()[0] };
 
   console.log("start to ready");
@@ -135,8 +163,7 @@ async function main() {
   results.loadAfter = loadavg()[0];
   await region.stop();
   region.remove();
-  writeFileSync(values.output, report(readFileSync(values.output, "utf8"), results));
-  console.log(`wrote ${values.output}`);
+  return results;
 }
 
 function newRegion(binary, flipper) {

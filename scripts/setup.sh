@@ -43,6 +43,9 @@ bench_packages="
 	tigervnc-standalone-server:/usr/bin/Xtigervnc
 	novnc:/usr/share/novnc/core/rfb.js
 	websockify:/usr/bin/websockify
+	haproxy:/usr/sbin/haproxy
+	nginx:/usr/sbin/nginx
+	libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so
 "
 
 case "${1:-}" in
@@ -74,7 +77,8 @@ if [ -n "$missing" ]; then
   sudo apt-get update && sudo apt-get install --no-install-recommends -y$missing"
 	echo "setup: installing$missing"
 	apt() {
-		DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@"
+		# Nothing that is installed here is to start as a service.
+		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@"
 	}
 	# The lists are fetched only when they are absent or do not lead to the packages; their lock has no
 	# waiting of its own.

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"testing"
 	"time"
@@ -124,6 +125,61 @@ func BenchmarkConnect(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "connects/s")
+		})
+	}
+}
+
+// BenchmarkThroughput is one connection of a user that sends as fast as it can.
+func BenchmarkThroughput(b *testing.B) {
+	for _, rules := range []int{-1, 0, 100, 1000} {
+		name := fmt.Sprintf("rules=%d", rules)
+		if rules < 0 {
+			name = "unfiltered"
+		}
+		b.Run(name, func(b *testing.B) {
+			u := newUsers(b)
+			at := u.attachment()
+			at.Addresses = propertySources()
+			d, _ := start(b, u, Config{Attachments: []Attachment{at}, HealEvery: time.Hour})
+			n := stuffed(max(rules, 0))
+			if rules < 0 {
+				d.change = func(r *vpc.Ruleset) { *r = vpc.Ruleset{VPC: r.VPC} }
+			}
+			if err := d.Apply(b.Context(), vpctest.PlanOf(n)); err != nil {
+				b.Fatal(err)
+			}
+			from := netip.AddrPortFrom(propertySources()[0], 0)
+			c, err := u.dial(b.Context(), d, from, n.VPC.ID, netip.AddrPortFrom(n.Interfaces[0].Addr, 443), 5*time.Second)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = c.Close() }()
+			in, err := d.Accept(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = in.Close() }()
+			piece := make([]byte, 1<<20)
+			sent := make(chan error, 1)
+			go func() {
+				for {
+					if _, err := c.Write(piece); err != nil {
+						sent <- err
+						return
+					}
+				}
+			}()
+			b.SetBytes(int64(len(piece)))
+			got := make([]byte, len(piece))
+			for b.Loop() {
+				if _, err := io.ReadFull(in, got); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = c.Close()
+			if err := <-sent; err == nil {
+				b.Error("the sender did not notice the end")
+			}
 		})
 	}
 }
