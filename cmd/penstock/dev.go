@@ -36,6 +36,7 @@ type devConfig struct {
 	dnsAddr    netip.AddrPort
 	upstreams  []netip.AddrPort // of names that are not ours
 	flowLogs   flowLogConfig
+	audit      auditConfig
 	logLevel   slog.Level
 }
 
@@ -67,6 +68,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 		return err
 	})
 	c.flowLogs.flags(fs)
+	c.audit.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -86,6 +88,9 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 		return c, errors.New("--tls-cert and --tls-key go together")
 	}
 	if err := c.flowLogs.check(); err != nil {
+		return c, err
+	}
+	if err := c.audit.check(); err != nil {
 		return c, err
 	}
 	for _, a := range []struct{ flag, value string }{{"--api-addr", c.apiAddr}, {"--public-addr", c.publicAddr}} {

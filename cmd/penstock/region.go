@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"penstock.dev/penstock/internal/apiserver"
+	"penstock.dev/penstock/internal/auditlog"
 	"penstock.dev/penstock/internal/certs"
 	"penstock.dev/penstock/internal/certs/acme"
 	"penstock.dev/penstock/internal/compute/process"
@@ -46,6 +47,7 @@ type region struct {
 	network  *network.Service
 	control  *control.Control
 	access   *access.Service
+	audit    *auditlog.Log
 	gateway  *gateway.Gateway
 	api      http.Handler
 	public   http.Handler
@@ -84,6 +86,9 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 	}
 	r.onClose("unlock", unlock)
 	if r.identity, err = loadIdentity(c.dataDir); err != nil {
+		return nil, err
+	}
+	if r.audit, err = r.openAudit(); err != nil {
 		return nil, err
 	}
 	if r.apiListener, err = r.bind(ctx, "api-addr", c.apiAddr); err != nil {
@@ -141,17 +146,19 @@ func (r *region) build() (err error) {
 		ServiceRole: r.access,
 		Store:       r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
 		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: r.publicPort(), Secure: r.tls != nil,
-		Log: r.log.With("part", "control"),
+		Log:   r.log.With("part", "control"),
+		Audit: r.audit,
 	})
 	r.gateway = gateway.New(gateway.Options{
 		Sessions: r.control, Agents: r.compute, ControlKey: key.Public().(ed25519.PublicKey), //nolint:forcetypeassert // documented
 		Page: webui.Viewer(), PortalURL: publicURL, Region: devRegion, Explain: r.explain, KnownHost: r.knownHost,
-		TLS: r.tls, Log: r.log.With("part", "gateway"),
+		TLS: r.tls, Audit: r.audit, Log: r.log.With("part", "gateway"),
 	})
 	r.public = r.publicHandler()
 	r.api, err = apiserver.New(apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
 		Credentials: r.access, Access: r.access, PageKey: r.identity.Seed, Log: r.log.With("part", "api"),
+		Audit: r.audit,
 	})
 	return err
 }
@@ -166,6 +173,7 @@ func (r *region) publicHandler() http.Handler {
 	mux.HandleFunc("GET /preflight", r.preflight)
 	mux.Handle("/", portal.New(portal.Options{
 		Control: r.control, Pages: webui.Portal(), Port: r.publicPort(), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
+		Audit: r.audit,
 	}))
 	return onlyHosts(mux, r.publicListener.Addr().String(), r.publicHost)
 }
@@ -178,6 +186,7 @@ func (r *region) run(ctx context.Context) error {
 	if err := r.control.Adopt(ctx); err != nil {
 		return fmt.Errorf("adopt what an earlier run left: %w", err)
 	}
+	defer r.keepAudit()()
 	defer r.keepFlowLogs()() // to the end, so that what everything else does at its end is in them
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.compute.Run(ctx) })
@@ -242,6 +251,7 @@ func (r *region) bindAdmin(ctx context.Context) (string, error) {
 func (r *region) refused(f vpc.Refusal) {
 	r.log.Info("connection was refused at an endpoint", "endpoint", f.Endpoint, "interface", f.Interface,
 		"source", f.Flow.Src, "destination", f.Flow.Dst, "reason", f.Reason)
+	r.recordRefusal(f)
 }
 
 // explain answers whether another connection from the same source to another port would be admitted.

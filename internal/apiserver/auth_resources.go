@@ -37,13 +37,16 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
 		return x.permit(o.Authorizer.Authorize(q))
 	}
 	c.proof = &proof{x.credential, q}
+	if in != nil {
+		x.named = x.resources(ctx, *c, reflect.ValueOf(in).Elem())
+	}
 	if unquestioned(c.Action) || c.Principal.Kind == iam.Root {
 		return nil // no policy limits the account's root
 	}
 	var passed string
 	if in != nil {
 		v := reflect.ValueOf(in).Elem()
-		q.Resources, q.Keys = x.resources(ctx, *c, v), requestKeys(v)
+		q.Resources, q.Keys = x.named, requestKeys(v)
 		if x.service == appStream {
 			passed = textField(v, "IamRoleArn")
 		}

@@ -206,6 +206,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	if err := x.decode(o, form, body, in); err != nil {
 		return answer{}, err
 	}
+	x.input = shaped{o.inShape, in}
 	if err := x.authorize(ctx, &c, in); err != nil {
 		return answer{}, err
 	}
@@ -220,6 +221,9 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 			return answer{}, x.dryRun()
 		}
 	}
+	if err := x.ready(); err != nil {
+		return answer{}, err
+	}
 	out, err := x.call(ctx, o, c, in)
 	if err != nil {
 		return answer{}, err
@@ -227,6 +231,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	if x.service == ec2 {
 		x.sealNextToken(out)
 	}
+	x.output = shaped{o.outShape, out}
 	return x.render(o, out), nil
 }
 

@@ -223,6 +223,7 @@ const awsFault = "http://webservices.amazon.com/AWSFault/2005-15-09"
 
 // refuse renders an error in the request's protocol.
 func (x *exchange) refuse(e *apiError) answer {
+	x.refusalText = e.message
 	switch x.protocol {
 	case jsonProtocol:
 		return answer{e.status, awsjson.ContentType, awsjson.AppendError(nil, e.code, e.message), e.code, false}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/iam"
 )
@@ -21,6 +22,15 @@ func (x *exchange) call(ctx context.Context, o *servedOperation, c Caller, in an
 	}
 	if made {
 		x.server.log.Info("made AppStream's service role at its first use", "role", iam.ServiceAccessRoleName, "principal", c.Principal.ARN())
+		for _, name := range []string{"CreateRole", "AttachRolePolicy"} {
+			e := audit.Event{
+				Source: "iam.amazonaws.com", Name: name, Identity: audit.Identify(x.credential), SourceIP: iam.AppStreamService, UserAgent: iam.AppStreamService,
+				RequestID: x.requestID, Type: audit.APICall,
+				Resources: []audit.Resource{{ARN: iam.RoleARN(c.AccountID, "/service-role/", iam.ServiceAccessRoleName), AccountID: c.AccountID, Type: "AWS::IAM::Role"}},
+			}
+			e.Identity.InvokedBy = iam.AppStreamService
+			x.server.options.Audit.Record(e)
+		}
 	}
 	out, err := o.call(ctx, c, in)
 	if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.InvalidRole && refusal != "" {

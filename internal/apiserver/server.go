@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
@@ -54,6 +55,8 @@ type Options struct {
 	BodyTimeout    time.Duration // for the body to arrive; 0 for 20 s
 	ClockSkew      time.Duration // 0 for 5 min, as AWS
 
+	Audit audit.Recorder // of every request; nil keeps no record
+
 	Log *slog.Logger     // nil discards
 	Now func() time.Time // nil for time.Now
 }
@@ -84,6 +87,7 @@ func New(o Options) (*Server, error) {
 	if o.Authorizer == nil {
 		o.Authorizer = iam.AccountOwner{AccountID: o.AccountID}
 	}
+	o.Audit = audit.Or(o.Audit)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -167,11 +171,17 @@ type exchange struct {
 	operation  string
 	credential iam.Credential // that the signature names
 	principal  iam.Principal  // proved
+
+	// For the record.
+	input, output shaped
+	named         []string // ARNs of the resources that the request names
+	refusalText   string
 }
 
 // respond answers the request, whatever happens in its handler.
 func (x *exchange) respond(w http.ResponseWriter) {
 	a := x.answer(w)
+	x.record(a)
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)
 	h.Set("X-Amzn-Requestid", x.requestID)

@@ -58,6 +58,7 @@ type Session struct {
 	Ended             time.Time `json:",omitzero"`
 	EndCode           EndCode   `json:",omitempty"`
 	EndReason         string    `json:",omitempty"`
+	EndRecorded       bool      `json:",omitempty"` // in the audit log
 	Begun             int       `json:",omitempty"` // how many of Applications were started
 	Expire            EndCode   `json:",omitempty"` // wanted: the session must end for this reason
 	PublicKey         []byte    `json:",omitempty"` // the agent's, for tickets with KeySession

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -38,7 +39,8 @@ type Options struct {
 	// InternetOrigin and InternetPort are where sessions of stacks without an endpoint stream from.
 	InternetOrigin string
 	InternetPort   uint16
-	Secure         bool // endpoints are reached by https
+	Secure         bool           // endpoints are reached by https
+	Audit          audit.Recorder // of sessions that end; nil keeps no record
 	Log            *slog.Logger
 	Now            func() time.Time
 }
@@ -53,6 +55,7 @@ func New(o Options) *Control {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Audit = audit.Or(o.Audit)
 	return &Control{Options: o}
 }
 

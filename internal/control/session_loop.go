@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -47,8 +48,11 @@ func (c *Control) reconcileSession(ctx context.Context, id string) (time.Duratio
 		return 0, c.endpointChanged(ctx, appstream.EndpointID(id[len(endpointPrefix):]))
 	}
 	s, ok, err := c.Session(ctx, appstream.SessionID(id))
-	if err != nil || !ok || !s.Live() {
+	if err != nil || !ok {
 		return 0, err
+	}
+	if !s.Live() {
+		return 0, c.recordEnd(ctx, s)
 	}
 	now := c.Now()
 	switch {
@@ -129,6 +133,29 @@ func (c *Control) endSession(ctx context.Context, id appstream.SessionID, code a
 			return err
 		}
 		return c.end(tx, s, code, reason)
+	})
+	return err
+}
+
+// recordEnd puts the end of a session on record: once, or twice when the server is killed in between.
+func (c *Control) recordEnd(ctx context.Context, s *appstream.Session) error {
+	if s.EndRecorded {
+		return nil
+	}
+	c.Audit.Record(audit.Event{
+		Source: audit.AppStreamSource, Name: "EndSession", Time: s.Ended, Identity: audit.Itself(),
+		Additional: map[string]any{
+			"sessionId": string(s.ID), "userId": s.UserID, "stackName": s.Stack, "fleetName": s.Fleet, "endpoint": string(s.Endpoint),
+			"reason": s.EndReason, "startTime": s.Started.UTC().Format(time.RFC3339),
+		},
+	})
+	_, err := c.Store.Update(ctx, func(tx state.Tx) error {
+		now, ok, err := appstream.Sessions.Get(tx, string(s.ID))
+		if err != nil || !ok {
+			return err
+		}
+		now.EndRecorded = true
+		return appstream.Sessions.Put(tx, now)
 	})
 	return err
 }

@@ -110,9 +110,11 @@ func (g *Gateway) channel(w http.ResponseWriter, r *http.Request, v visit, chann
 	if ref != nil {
 		g.count(ref.code)
 		g.Log.Info("viewer was refused", "endpoint", v.endpoint, "source", v.source, "channel", channel, "code", ref.code.name(), "reason", ref.reason)
+		g.record("RedeemTicket", r, v, channel, s, ref, nil)
 		closeRefused(conn, key, ref)
 		return
 	}
+	g.record("RedeemTicket", r, v, channel, s, nil, nil)
 	g.Log.Info("viewer was admitted", "endpoint", v.endpoint, "source", v.source, "channel", channel, "session", s.ID)
 	early, _ := buffered.Peek(buffered.Reader.Buffered())
 	early = slices.Clone(early)
@@ -122,6 +124,7 @@ func (g *Gateway) channel(w http.ResponseWriter, r *http.Request, v visit, chann
 		start := time.Now()
 		up, down := carried.run(upgradeRequest(channel, token, key), early)
 		g.Log.Info("viewer left", "endpoint", v.endpoint, "channel", channel, "session", s.ID, "bytesIn", up, "bytesOut", down, "lasted", time.Since(start).Round(time.Millisecond))
+		g.record("CloseChannel", r, v, channel, s, nil, map[string]any{"bytesIn": up, "bytesOut": down, "seconds": int64(time.Since(start).Seconds())})
 	}()
 }
 

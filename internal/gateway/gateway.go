@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/vpc"
 )
 
@@ -39,7 +40,8 @@ type Options struct {
 	Explain func(c *vpc.Conn, port uint16) vpc.Verdict
 	// KnownHost refuses Host headers that are not the endpoint's (DNS rebinding); host is without port.
 	KnownHost func(c *vpc.Conn, host string) bool
-	TLS       *tls.Config // of viewers' connections; nil: they are plain
+	TLS       *tls.Config    // of viewers' connections; nil: they are plain
+	Audit     audit.Recorder // of tickets and viewers; nil keeps no record
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -72,6 +74,7 @@ func New(o Options) *Gateway {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Audit = audit.Or(o.Audit)
 	return &Gateway{Options: o}
 }
 

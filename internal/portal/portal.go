@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/fault"
 )
@@ -23,9 +24,10 @@ import (
 // Options is what a Portal is built from.
 type Options struct {
 	Control *control.Control
-	Pages   http.Handler // the portal's page and assets
-	Port    uint16       // where it is served; part of the cookie's name, because cookies do not tell ports apart
-	Secure  bool         // served over TLS
+	Pages   http.Handler   // the portal's page and assets
+	Port    uint16         // where it is served; part of the cookie's name, because cookies do not tell ports apart
+	Secure  bool           // served over TLS
+	Audit   audit.Recorder // of sign-ins and launches; nil keeps no record
 	Log     *slog.Logger
 }
 
@@ -44,6 +46,7 @@ const (
 
 // New builds the handler.
 func New(o Options) *Portal {
+	o.Audit = audit.Or(o.Audit)
 	p := &Portal{Options: o, mux: http.NewServeMux()}
 	p.mux.HandleFunc("GET /authenticate", p.authenticate)
 	p.mux.HandleFunc("GET /api/portal/v1/me", p.signedIn(p.me))
@@ -79,11 +82,13 @@ func (p *Portal) authenticate(w http.ResponseWriter, r *http.Request) {
 			code = "url-parameters"
 		}
 		p.Log.Info("streaming URL was refused", "source", r.RemoteAddr, "code", code)
+		p.record(r, audit.Event{Source: audit.SignInSource, Name: "SignIn", Type: audit.SignIn, ErrorCode: code, ErrorText: reason, Unproved: true, Identity: audit.StreamingUser("", "API")})
 		http.SetCookie(w, p.cookie("", -1))
 		http.Redirect(w, r, "/?"+url.Values{"error": {code}, "reason": {reason}}.Encode(), http.StatusSeeOther)
 		return
 	}
 	p.Log.Info("user signed in by streaming URL", "stack", g.Stack, "user", g.UserID, "source", r.RemoteAddr)
+	p.recordUser(r, g, audit.Event{Source: audit.SignInSource, Name: "SignIn", Type: audit.SignIn})
 	http.SetCookie(w, p.cookie(token, int(control.SignInLife/time.Second)))
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
@@ -187,10 +192,14 @@ func (p *Portal) launch(w http.ResponseWriter, r *http.Request, g appstream.Gran
 		return
 	}
 	if err != nil {
+		p.recordUser(r, g, audit.Event{Name: "LaunchApplication", ErrorCode: "Refused", ErrorText: faultText(err), Additional: map[string]any{"application": q.ApplicationID}})
 		p.fail(w, r, err)
 		return
 	}
-	p.answer(ctx, w, r, s.ID)
+	p.recordUser(r, g, audit.Event{Name: "LaunchApplication", Additional: map[string]any{
+		"application": q.ApplicationID, "sessionId": string(s.ID), "endpoint": string(s.Endpoint), "fleetName": s.Fleet,
+	}})
+	p.answer(ctx, w, r, g, s.ID)
 }
 
 func (p *Portal) session(w http.ResponseWriter, r *http.Request, g appstream.Grant) {
@@ -206,11 +215,11 @@ func (p *Portal) session(w http.ResponseWriter, r *http.Request, g appstream.Gra
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), launchWait)
 	defer cancel()
-	p.answer(ctx, w, r, id)
+	p.answer(ctx, w, r, g, id)
 }
 
 // answer waits for the session and says where to go.
-func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, id appstream.SessionID) {
+func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, g appstream.Grant, id appstream.SessionID) {
 	s, err := p.Control.Ready(ctx, id)
 	if err != nil {
 		p.fail(w, r, err)
@@ -224,6 +233,7 @@ func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 			p.fail(w, r, err)
 			return
 		}
+		p.recordUser(r, g, audit.Event{Name: "IssueTicket", Additional: map[string]any{"sessionId": string(s.ID), "endpoint": string(s.Endpoint)}})
 		out["state"], out["viewerUrl"] = "ready", u
 	case appstream.SessionExpired:
 		out["state"], out["code"], out["reason"] = "failed", "session-ended", s.EndReason

@@ -41,8 +41,10 @@ func TestServiceRoleAtFirstUse(t *testing.T) {
 	const reason = "iam:CreateRole on resource: arn:aws:iam::"
 	wantCode(t, withEndpoint(streams, "one"), "InvalidRoleException", "ec2:DescribeVpcEndpoints")
 	wantCode(t, withEndpoint(streams, "one"), "InvalidRoleException", reason+s.info.AccountID+":role/service-role/"+serviceRole+" because no identity-based policy allows")
-	_, err := streams.CreateFleet(ctx, &appstream.CreateFleetInput{Name: aws.String("f"), ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small"),
-		ComputeCapacity: &appstreamtypes.ComputeCapacity{DesiredInstances: aws.Int32(1)}})
+	_, err := streams.CreateFleet(ctx, &appstream.CreateFleetInput{
+		Name: aws.String("f"), ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small"),
+		ComputeCapacity: &appstreamtypes.ComputeCapacity{DesiredInstances: aws.Int32(1)},
+	})
 	wantCode(t, err, "InvalidRoleException", reason)
 	wantCode(t, role(), "NoSuchEntity", serviceRole)
 
