@@ -37,6 +37,7 @@ type devConfig struct {
 	upstreams  []netip.AddrPort // of names that are not ours
 	flowLogs   flowLogConfig
 	audit      auditConfig
+	limits     limitsConfig
 	logLevel   slog.Level
 }
 
@@ -69,6 +70,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	})
 	c.flowLogs.flags(fs)
 	c.audit.flags(fs)
+	c.limits.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -122,6 +124,9 @@ func devCommand(ctx context.Context, args []string) error {
 	c, err := parseDev(args, os.Stderr)
 	if err != nil {
 		return err
+	}
+	if c.limits.only {
+		return c.limits.write(os.Stdout)
 	}
 	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)

@@ -134,7 +134,7 @@ func (r *region) build() (err error) {
 	r.names.Store(&endpointNames{})
 	r.dns = nameserver.New(nameserver.Options{Names: r.servedNames, Text: r.challengeText, Upstreams: r.config.upstreams, Log: r.log.With("part", "nameserver")})
 	r.network = network.New(network.Config{
-		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Log: r.log.With("part", "network"),
+		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Limits: r.config.limits.Limits, Log: r.log.With("part", "network"),
 	})
 	if r.access, err = access.New(access.Options{
 		Store: r.store, AccountID: r.identity.AccountID, Seed: r.identity.Seed, Root: r.identity.root(),

@@ -128,7 +128,7 @@ func values() map[string]string {
 
 // requirement is what a field's tag says.
 func requirement(f reflect.StructField, word string) (string, bool) {
-	for _, w := range strings.Split(f.Tag.Get("check"), ";") {
+	for w := range strings.SplitSeq(f.Tag.Get("check"), ";") {
 		key, value, _ := strings.Cut(w, "=")
 		if key == word {
 			return value, true
@@ -139,8 +139,8 @@ func requirement(f reflect.StructField, word string) (string, bool) {
 
 // fill puts the required members of a struct into a form.
 func (w *ec2World) fill(form url.Values, operation, prefix string, t reflect.Type) {
-	for i := range t.NumField() {
-		if f := t.Field(i); mustHave(f) || needed(operation, f.Name) && prefix == "" {
+	for f := range t.Fields() {
+		if mustHave(f) || needed(operation, f.Name) && prefix == "" {
 			w.put(form, operation, prefix, f)
 		}
 	}
@@ -375,8 +375,7 @@ func TestEveryEC2MemberIsNamed(t *testing.T) {
 			}
 		}
 		want(withMember(form, "Nonsense", "x"), "UnknownParameter", "Nonsense")
-		for i := range o.in.NumField() {
-			f := o.in.Field(i)
+		for f := range o.in.Fields() {
 			name := f.Tag.Get("in")
 			if mustHave(f) || needed(o.name, f.Name) && f.Name != "GroupId" && f.Name != "VpcId" { // which go without in the default VPC
 				want(withoutMember(form, name), "MissingParameter", name)
@@ -429,8 +428,7 @@ func TestEveryEC2ID(t *testing.T) {
 	}
 	tried := 0
 	w.everyEC2Operation(t, func(t *testing.T, o *servedOperation) {
-		for i := range o.in.NumField() {
-			f := o.in.Field(i)
+		for f := range o.in.Fields() {
 			list := f.Type == reflect.TypeFor[[]string]()
 			if !list && f.Type != reflect.TypeFor[*string]() || !strings.HasSuffix(f.Name, "Id") && !strings.HasSuffix(f.Name, "Ids") {
 				continue

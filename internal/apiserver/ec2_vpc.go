@@ -314,7 +314,7 @@ func (h *ec2Handlers) describeAccountAttributes(ctx context.Context, _ Caller, i
 	}
 	known := []struct{ name, value string }{
 		{"supported-platforms", "VPC"},
-		{"vpc-max-security-groups-per-interface", "5"},
+		{"vpc-max-security-groups-per-interface", strconv.Itoa(h.net.Limits().GroupsPerInterface)},
 		{"max-elastic-ips", "0"},
 		{"max-instances", "0"},
 		{"vpc-max-elastic-ips", "0"},

@@ -67,8 +67,6 @@ type Endpoint struct {
 	PrivateDNS     bool                 `json:"privateDns,omitzero"`
 	PolicyDocument string               `json:"policyDocument"`
 	DNSEntries     []DNSEntry           `json:"dnsEntries,omitzero"` // regional, zonal, private
-	ClientToken    string               `json:"clientToken,omitzero"`
-	RequestHash    string               `json:"requestHash,omitzero"` // of the parameters that came with ClientToken
 	Tags           Tags                 `json:"tags,omitzero"`
 	Created        time.Time            `json:"created"`
 	Deleted        time.Time            `json:"deleted,omitzero"` // when State became deleted

@@ -17,7 +17,6 @@ type NetworkACL struct {
 	Entries      []NetworkACLEntry       `json:"entries,omitzero"` // without the fixed last rule; ordered by Egress, then Number
 	Associations []NetworkACLAssociation `json:"associations,omitzero"`
 	Tags         Tags                    `json:"tags,omitzero"`
-	ClientToken  string                  `json:"clientToken,omitzero"`
 }
 
 // NetworkACLEntry is one rule.
@@ -45,7 +44,7 @@ type NetworkACLAssociation struct {
 	Subnet SubnetID                `json:"subnet"`
 }
 
-// ACLEntriesPerDirection is how many entries an ACL may have for each direction and IP family.
+// ACLEntriesPerDirection is how many entries an ACL may have for each direction and IP family, unless the account has another quota.
 const ACLEntriesPerDirection = 20
 
 // Check applies the rules for an entry: its number, and ports for TCP and UDP.
@@ -67,8 +66,8 @@ func (a *NetworkACL) find(number int, egress bool) int {
 	return slices.IndexFunc(a.Entries, func(e NetworkACLEntry) bool { return e.Number == number && e.Egress == egress })
 }
 
-// Add puts an entry into the ACL; its number must be free in its direction.
-func (a *NetworkACL) Add(e NetworkACLEntry) error {
+// Add puts an entry into the ACL, up to most for each direction and IP family; its number must be free in its direction.
+func (a *NetworkACL) Add(e NetworkACLEntry, most int) error {
 	if err := e.Check(); err != nil {
 		return err
 	}
@@ -81,7 +80,7 @@ func (a *NetworkACL) Add(e NetworkACLEntry) error {
 			n++
 		}
 	}
-	if n >= ACLEntriesPerDirection {
+	if n >= most {
 		return fault.Newf(fault.Limit, "", "", "The maximum number of network acl entries has been reached.").WithCode("NetworkAclEntryLimitExceeded")
 	}
 	a.Entries = append(slices.Clone(a.Entries), e)

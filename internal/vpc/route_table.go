@@ -13,7 +13,6 @@ type RouteTable struct {
 	Propagates   bool                    `json:"propagates,omitzero"`
 	Associations []RouteTableAssociation `json:"associations,omitzero"`
 	Tags         Tags                    `json:"tags,omitzero"`
-	ClientToken  string                  `json:"clientToken,omitzero"`
 }
 
 // Route is a static route of a table.

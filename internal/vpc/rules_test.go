@@ -281,28 +281,28 @@ func TestPrefixListsCountByTheirSize(t *testing.T) {
 		return SecurityGroupRule{Protocol: TCP, Ports: PortRange{port, port}, Peer: p}
 	}
 	g := &SecurityGroup{}
-	if got := code(g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-big"})}, lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+	if got := code(g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-big"})}, lists, RulesPerGroup)); got != "RulesPerSecurityGroupLimitExceeded" {
 		t.Errorf("a list of 61: got %q", got)
 	}
-	if err := g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-4"}), rule(1, Peer{PrefixList: "pl-6"})}, lists); err != nil {
+	if err := g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-4"}), rule(1, Peer{PrefixList: "pl-6"})}, lists, RulesPerGroup); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 10 {
-		if err := g.Add([]SecurityGroupRule{rule(n, Peer{CIDR: pfx("10.0.0.0/8")})}, lists); err != nil {
+		if err := g.Add([]SecurityGroupRule{rule(n, Peer{CIDR: pfx("10.0.0.0/8")})}, lists, RulesPerGroup); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := code(g.Add([]SecurityGroupRule{rule(11, Peer{CIDR: pfx("10.0.0.0/8")})}, lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+	if got := code(g.Add([]SecurityGroupRule{rule(11, Peer{CIDR: pfx("10.0.0.0/8")})}, lists, RulesPerGroup)); got != "RulesPerSecurityGroupLimitExceeded" {
 		t.Errorf("after a list of 50 and 10 rules: got %q", got)
 	}
-	if got := code(g.Add([]SecurityGroupRule{rule(11, Peer{CIDR: pfx("fd00::/8")})}, lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+	if got := code(g.Add([]SecurityGroupRule{rule(11, Peer{CIDR: pfx("fd00::/8")})}, lists, RulesPerGroup)); got != "RulesPerSecurityGroupLimitExceeded" {
 		t.Errorf("IPv6 after a list of 60: got %q", got)
 	}
-	if got := code(g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-4"})}, lists)); got != "InvalidPermission.Duplicate" {
+	if got := code(g.Add([]SecurityGroupRule{rule(1, Peer{PrefixList: "pl-4"})}, lists, RulesPerGroup)); got != "InvalidPermission.Duplicate" {
 		t.Errorf("the same list: got %q", got)
 	}
 	all["pl-4"].MaxEntries++ // as a change of the list does it
-	if got := code(g.CheckQuota(lists)); got != "RulesPerSecurityGroupLimitExceeded" {
+	if got := code(g.CheckQuota(lists, RulesPerGroup)); got != "RulesPerSecurityGroupLimitExceeded" {
 		t.Errorf("a list that grew: got %q", got)
 	}
 	table := &RouteTable{Routes: []Route{{CIDR: pfx("10.0.0.0/8")}, {PrefixList: "pl-4"}}}
@@ -343,15 +343,15 @@ func TestSecurityGroupAdd(t *testing.T) {
 		return SecurityGroupRule{Protocol: TCP, Ports: PortRange{port, port}, Peer: Peer{CIDR: pfx(cidr)}}
 	}
 	g := &SecurityGroup{}
-	if err := g.Add([]SecurityGroupRule{rule(443, "10.0.0.0/8"), rule(443, "11.0.0.0/8"), rule(80, "10.0.0.0/8")}, noLists); err != nil {
+	if err := g.Add([]SecurityGroupRule{rule(443, "10.0.0.0/8"), rule(443, "11.0.0.0/8"), rule(80, "10.0.0.0/8")}, noLists, RulesPerGroup); err != nil {
 		t.Fatal(err)
 	}
 	again := rule(443, "10.0.0.0/8")
 	again.Description = "a description makes no other rule"
-	if got := code(g.Add([]SecurityGroupRule{rule(1, "1.0.0.0/8"), again}, noLists)); got != "InvalidPermission.Duplicate" {
+	if got := code(g.Add([]SecurityGroupRule{rule(1, "1.0.0.0/8"), again}, noLists, RulesPerGroup)); got != "InvalidPermission.Duplicate" {
 		t.Errorf("duplicate: got %q", got)
 	}
-	if got := code(g.Add([]SecurityGroupRule{rule(2, "1.0.0.0/8"), rule(2, "1.0.0.0/8")}, noLists)); got != "InvalidPermission.Duplicate" {
+	if got := code(g.Add([]SecurityGroupRule{rule(2, "1.0.0.0/8"), rule(2, "1.0.0.0/8")}, noLists, RulesPerGroup)); got != "InvalidPermission.Duplicate" {
 		t.Errorf("twice in one call: got %q", got)
 	}
 	if len(g.Rules) != 3 {
@@ -364,16 +364,16 @@ func TestSecurityGroupAdd(t *testing.T) {
 
 	full := &SecurityGroup{}
 	for n := range RulesPerGroup {
-		if err := full.Add([]SecurityGroupRule{rule(n, "10.0.0.0/8")}, noLists); err != nil {
+		if err := full.Add([]SecurityGroupRule{rule(n, "10.0.0.0/8")}, noLists, RulesPerGroup); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := code(full.Add([]SecurityGroupRule{rule(999, "10.0.0.0/8")}, noLists)); got != "RulesPerSecurityGroupLimitExceeded" {
+	if got := code(full.Add([]SecurityGroupRule{rule(999, "10.0.0.0/8")}, noLists, RulesPerGroup)); got != "RulesPerSecurityGroupLimitExceeded" {
 		t.Errorf("rule 61: got %q", got)
 	}
 	out := rule(999, "10.0.0.0/8")
 	out.Egress = true
-	if err := full.Add([]SecurityGroupRule{out, rule(999, "fd00::/8")}, noLists); err != nil {
+	if err := full.Add([]SecurityGroupRule{out, rule(999, "fd00::/8")}, noLists, RulesPerGroup); err != nil {
 		t.Errorf("other direction and family: %v", err)
 	}
 }
@@ -401,18 +401,18 @@ func TestNetworkACLEntries(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"number 0", a.Add(entry(0, false)), "InvalidParameterValue"},
-		{"the fixed number", a.Add(entry(32767, false)), "InvalidParameterValue"},
-		{"highest", a.Add(entry(32766, false)), ""},
-		{"first", a.Add(entry(100, false)), ""},
-		{"same number, other direction", a.Add(entry(100, true)), ""},
-		{"same number again", a.Add(entry(100, true)), "NetworkAclEntryAlreadyExists"},
+		{"number 0", a.Add(entry(0, false), ACLEntriesPerDirection), "InvalidParameterValue"},
+		{"the fixed number", a.Add(entry(32767, false), ACLEntriesPerDirection), "InvalidParameterValue"},
+		{"highest", a.Add(entry(32766, false), ACLEntriesPerDirection), ""},
+		{"first", a.Add(entry(100, false), ACLEntriesPerDirection), ""},
+		{"same number, other direction", a.Add(entry(100, true), ACLEntriesPerDirection), ""},
+		{"same number again", a.Add(entry(100, true), ACLEntriesPerDirection), "NetworkAclEntryAlreadyExists"},
 		{"replace", a.Replace(entry(100, true)), ""},
 		{"replace nothing", a.Replace(entry(101, true)), "InvalidNetworkAclEntry.NotFound"},
 		{"remove", a.Remove(100, true), ""},
 		{"remove nothing", a.Remove(100, true), "InvalidNetworkAclEntry.NotFound"},
-		{"no block", a.Add(NetworkACLEntry{Number: 5, Protocol: AllProtocols}), "MissingParameter"},
-		{"ports turned round", a.Add(NetworkACLEntry{Number: 5, Protocol: TCP, CIDR: pfx("0.0.0.0/0"), Ports: PortRange{5, 4}}), "InvalidParameterValue"},
+		{"no block", a.Add(NetworkACLEntry{Number: 5, Protocol: AllProtocols}, ACLEntriesPerDirection), "MissingParameter"},
+		{"ports turned round", a.Add(NetworkACLEntry{Number: 5, Protocol: TCP, CIDR: pfx("0.0.0.0/0"), Ports: PortRange{5, 4}}, ACLEntriesPerDirection), "InvalidParameterValue"},
 	} {
 		if got := code(tt.err); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
@@ -426,7 +426,7 @@ func TestNetworkACLEntries(t *testing.T) {
 		t.Errorf("entries (-want +got):\n%s", d)
 	}
 	for n := range 30 {
-		err := a.Add(entry(n+1, false))
+		err := a.Add(entry(n+1, false), ACLEntriesPerDirection)
 		if n < 18 && err != nil || n >= 18 && code(err) != "NetworkAclEntryLimitExceeded" {
 			t.Fatalf("entry %d: %v", n+3, err)
 		}

@@ -120,14 +120,14 @@ func (g *SecurityGroup) Find(r *SecurityGroupRule) int {
 	return slices.IndexFunc(g.Rules, func(have SecurityGroupRule) bool { return have.Same(r) })
 }
 
-// RulesPerGroup is how many rules a group may have for each direction and IP family.
+// RulesPerGroup is how many rules a group may have for each direction and IP family, unless the account has another quota.
 const RulesPerGroup = 60
 
 // Lists finds prefix lists by their identifiers; nil for one that is not there.
 type Lists func(PrefixListID) *PrefixList
 
-// Add puts rules into the group. A rule that is there already, or twice in rules, fails the whole call.
-func (g *SecurityGroup) Add(rules []SecurityGroupRule, lists Lists) error {
+// Add puts rules into the group, up to most for each direction and IP family. A rule that is there already, or twice in rules, fails the whole call.
+func (g *SecurityGroup) Add(rules []SecurityGroupRule, lists Lists, most int) error {
 	next := *g
 	next.Rules = slices.Clone(g.Rules)
 	for i := range rules {
@@ -136,16 +136,16 @@ func (g *SecurityGroup) Add(rules []SecurityGroupRule, lists Lists) error {
 		}
 		next.Rules = append(next.Rules, rules[i])
 	}
-	if err := next.CheckQuota(lists); err != nil {
+	if err := next.CheckQuota(lists, most); err != nil {
 		return err
 	}
 	g.Rules = next.Rules
 	return nil
 }
 
-// CheckQuota says whether the group has too many rules. A rule that names a group counts for both IP families, one that
+// CheckQuota says whether the group has more rules of a direction and IP family than most. A rule that names a group counts for both IP families, one that
 // names a prefix list counts as often as the list may have entries.
-func (g *SecurityGroup) CheckQuota(lists Lists) error {
+func (g *SecurityGroup) CheckQuota(lists Lists, most int) error {
 	counts := map[[2]bool]int{}
 	for _, r := range g.Rules {
 		switch {
@@ -161,7 +161,7 @@ func (g *SecurityGroup) CheckQuota(lists Lists) error {
 		}
 	}
 	for _, n := range counts {
-		if n > RulesPerGroup {
+		if n > most {
 			return fault.New(fault.Limit, "", "", "The maximum number of rules per security group has been reached.").WithCode("RulesPerSecurityGroupLimitExceeded")
 		}
 	}

@@ -203,13 +203,10 @@ func NetworkInterfaces() state.Table[NetworkInterface] {
 	}}
 }
 
-// Endpoints is the table of endpoints; keys: vpc, token (the ClientToken it was created with), group (each).
+// Endpoints is the table of endpoints; keys: vpc, group (each).
 func Endpoints() state.Table[Endpoint] {
 	return state.Table[Endpoint]{Kind: KindEndpoint, ID: func(e *Endpoint) string { return string(e.ID) }, Keys: func(e *Endpoint) []state.Key {
 		keys := []state.Key{{Name: "vpc", Value: string(e.VPC)}}
-		if e.ClientToken != "" {
-			keys = append(keys, state.Key{Name: "token", Value: e.ClientToken})
-		}
 		for _, g := range e.Groups {
 			keys = append(keys, state.Key{Name: "group", Value: string(g)})
 		}

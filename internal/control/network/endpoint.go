@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -39,40 +37,16 @@ type CreateEndpoint struct {
 	Tags          vpc.Tags
 }
 
-func (c CreateEndpoint) hash() (string, error) {
-	c.ClientToken = ""
-	b, err := json.Marshal(c)
-	if err != nil {
-		return "", fmt.Errorf("hash request: %w", err)
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
-}
-
 // CreateVPCEndpoint makes a pending endpoint with one interface a subnet; Run makes it available.
 // A ClientToken that comes again answers the first endpoint.
 func (s *Service) CreateVPCEndpoint(ctx context.Context, c CreateEndpoint) (*vpc.Endpoint, error) {
 	if err := cmp.Or(s.checkEndpointRequest(&c), s.checkTags(c.Tags)); err != nil {
 		return nil, err
 	}
-	hash, err := c.hash()
-	if err != nil {
-		return nil, err
-	}
+	token := c.ClientToken
+	c.ClientToken = ""
 	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.Endpoint, error) {
-		if c.ClientToken != "" {
-			had, err := vpc.Endpoints().By(tx, "token", c.ClientToken)
-			if err != nil {
-				return nil, err
-			}
-			if len(had) > 0 {
-				if had[0].RequestHash != hash {
-					return nil, fault.Newf(fault.Mismatch, "", "", "The client token '%.64s' was used with other parameters", c.ClientToken).WithCode("IdempotentParameterMismatch")
-				}
-				return had[0], nil
-			}
-		}
-		return s.createEndpoint(tx, c, hash)
+		return once(s, tx, "CreateVpcEndpoint", token, c, vpc.Endpoints(), func() (*vpc.Endpoint, error) { return s.createEndpoint(tx, c) })
 	})
 }
 
@@ -93,9 +67,6 @@ func (s *Service) checkEndpointRequest(c *CreateEndpoint) error {
 	}
 	if len(c.RouteTables) > 0 {
 		return invalidParameter("RouteTableIds cannot be specified for Interface type VPC endpoints.")
-	}
-	if len(c.ClientToken) > 64 {
-		return invalid("ClientToken has at most 64 characters")
 	}
 	if t := c.IPAddressType; t != "" && t != "ipv4" {
 		return invalidParameter("The IP address type %s needs subnets that have IPv6 addresses.", t)
@@ -168,7 +139,7 @@ func checkPolicy(document string) error {
 	return invalidParameter("Endpoint policies are not supported by this service. Only full access is possible.")
 }
 
-func (s *Service) createEndpoint(tx state.Tx, c CreateEndpoint, hash string) (*vpc.Endpoint, error) {
+func (s *Service) createEndpoint(tx state.Tx, c CreateEndpoint) (*vpc.Endpoint, error) {
 	v, err := get(tx, vpc.VPCs(), c.VPC)
 	if err != nil {
 		return nil, err
@@ -196,7 +167,7 @@ func (s *Service) createEndpoint(tx state.Tx, c CreateEndpoint, hash string) (*v
 		ID: newID[vpc.EndpointID](vpc.PrefixEndpoint), OwnerID: s.account, VPC: v.ID, Type: vpc.EndpointInterface,
 		Service: c.Service, State: vpc.EndpointPending, Groups: groups,
 		IPAddressType: "ipv4", DNSRecordType: "ipv4", PolicyDocument: cmp.Or(c.PolicyDocument, FullAccessPolicy),
-		ClientToken: c.ClientToken, RequestHash: hash, Tags: c.Tags, Created: s.now().UTC(), Generation: 1,
+		Tags: c.Tags, Created: s.now().UTC(), Generation: 1,
 		DNSSuffix: suffix(),
 	}
 	switch {
@@ -259,7 +230,7 @@ func (s *Service) checkEndpointGroups(r state.Reader, v *vpc.VPC, ids []vpc.Secu
 	if len(ids) == 0 {
 		return invalidParameter("An interface endpoint needs at least one security group.")
 	}
-	if len(ids) > s.limits.GroupsPerAddress {
+	if len(ids) > s.limits.GroupsPerInterface {
 		return limit("SecurityGroupsPerInterfaceLimitExceeded", "The maximum number of security groups per interface has been reached.")
 	}
 	for _, id := range ids {

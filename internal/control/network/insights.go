@@ -31,29 +31,26 @@ func (s *Service) CreateInsightsPath(ctx context.Context, c CreateInsightsPath, 
 	if err != nil {
 		return nil, err
 	}
-	if err := checkToken(token); err != nil {
-		return nil, err
-	}
 	return state.Write(ctx, s.raw, func(tx state.Tx) (*vpc.InsightsPath, error) {
-		return once(s, tx, "CreateNetworkInsightsPath", token, c, found(tx, vpc.InsightsPaths()), func() (*vpc.InsightsPath, string, error) {
+		return once(s, tx, "CreateNetworkInsightsPath", token, c, vpc.InsightsPaths(), func() (*vpc.InsightsPath, error) {
 			n, err := tx.Count(vpc.KindInsightsPath, state.Key{})
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
-			if n >= s.limits.InsightsPaths {
-				return nil, "", limit("NetworkInsightsPathLimitExceeded", "The maximum number of network insights paths has been reached.")
+			if n >= s.limits.NetworkInsightsPaths {
+				return nil, limit("NetworkInsightsPathLimitExceeded", "The maximum number of network insights paths has been reached.")
 			}
 			if err := checkEnd(tx, "Source", p.Source); err != nil {
-				return nil, "", err
+				return nil, err
 			}
 			if p.Destination != "" {
 				if err := checkEnd(tx, "Destination", p.Destination); err != nil {
-					return nil, "", err
+					return nil, err
 				}
 			}
 			made := *p
 			made.ID, made.Created = newID[vpc.InsightsPathID](vpc.PrefixInsightsPath), s.now().UTC()
-			return &made, string(made.ID), vpc.InsightsPaths().Put(tx, &made)
+			return &made, vpc.InsightsPaths().Put(tx, &made)
 		})
 	})
 }
@@ -207,9 +204,6 @@ func (s *Service) StartInsightsAnalysis(ctx context.Context, id vpc.InsightsPath
 	if err := s.checkTags(tags); err != nil {
 		return nil, err
 	}
-	if err := checkToken(token); err != nil {
-		return nil, err
-	}
 	in, err := componentIDs("FilterInArn", filterIn)
 	if err != nil {
 		return nil, err
@@ -227,27 +221,27 @@ func (s *Service) StartInsightsAnalysis(ctx context.Context, id vpc.InsightsPath
 			In, Out []string
 			Tags    vpc.Tags
 		}{id, filterIn, filterOut, tags}
-		return once(s, tx, "StartNetworkInsightsAnalysis", token, request, found(tx, vpc.InsightsAnalyses()), func() (_ *vpc.InsightsAnalysis, _ string, err error) {
+		return once(s, tx, "StartNetworkInsightsAnalysis", token, request, vpc.InsightsAnalyses(), func() (_ *vpc.InsightsAnalysis, err error) {
 			p, err := get(tx, vpc.InsightsPaths(), id)
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
 			n, err := tx.Count(vpc.KindInsightsAnalysis, state.Key{})
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
-			if n >= s.limits.InsightsAnalyses {
-				return nil, "", limit("NetworkInsightsAnalysisLimitExceeded", "The maximum number of network insights analyses has been reached.")
+			if n >= s.limits.NetworkInsightsAnalyses {
+				return nil, limit("NetworkInsightsAnalysisLimitExceeded", "The maximum number of network insights analyses has been reached.")
 			}
 			if then, err = s.resources(tx); err != nil {
-				return nil, "", err
+				return nil, err
 			}
 			path = p
 			a := &vpc.InsightsAnalysis{
 				ID: newID[vpc.InsightsAnalysisID](vpc.PrefixInsightsAnalysis), OwnerID: s.account, Path: id, FilterIn: filterIn, FilterOut: filterOut,
 				Status: vpc.AnalysisRunning, Started: s.now().UTC(), Tags: tags,
 			}
-			return a, string(a.ID), vpc.InsightsAnalyses().Put(tx, a)
+			return a, vpc.InsightsAnalyses().Put(tx, a)
 		})
 	})
 	if err != nil || path == nil { // path is nil for a repeat

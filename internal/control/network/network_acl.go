@@ -9,29 +9,32 @@ import (
 	"penstock.dev/penstock/internal/vpc"
 )
 
+// createInVPC are the parameters of operations that make something empty in a VPC.
+type createInVPC struct {
+	VPC  vpc.VPCID
+	Tags vpc.Tags
+}
+
 // CreateNetworkACL makes an ACL that denies everything. A token makes repeats harmless.
 func (s *Service) CreateNetworkACL(ctx context.Context, id vpc.VPCID, tags vpc.Tags, token string) (*vpc.NetworkACL, error) {
 	if err := s.checkTags(tags); err != nil {
 		return nil, err
 	}
 	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.NetworkACL, error) {
-		if _, err := get(tx, vpc.VPCs(), id); err != nil {
-			return nil, err
-		}
-		others, err := vpc.NetworkACLs().By(tx, "vpc", string(id))
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range others {
-			if token != "" && o.ClientToken == token {
-				return o, nil
+		return once(s, tx, "CreateNetworkAcl", token, createInVPC{id, tags}, vpc.NetworkACLs(), func() (*vpc.NetworkACL, error) {
+			if _, err := get(tx, vpc.VPCs(), id); err != nil {
+				return nil, err
 			}
-		}
-		if len(others) >= s.limits.ACLsPerVPC {
-			return nil, limit("NetworkAclLimitExceeded", "The maximum number of network ACLs has been reached.")
-		}
-		a := &vpc.NetworkACL{ID: newID[vpc.NetworkACLID](vpc.PrefixNetworkACL), OwnerID: s.account, VPC: id, Tags: tags, ClientToken: token}
-		return a, vpc.NetworkACLs().Put(tx, a)
+			n, err := tx.Count(vpc.KindNetworkACL, state.Key{Name: "vpc", Value: string(id)})
+			if err != nil {
+				return nil, err
+			}
+			if n >= s.limits.NetworkACLsPerVPC {
+				return nil, limit("NetworkAclLimitExceeded", "The maximum number of network ACLs has been reached.")
+			}
+			a := &vpc.NetworkACL{ID: newID[vpc.NetworkACLID](vpc.PrefixNetworkACL), OwnerID: s.account, VPC: id, Tags: tags}
+			return a, vpc.NetworkACLs().Put(tx, a)
+		})
 	})
 }
 
@@ -75,7 +78,7 @@ func (s *Service) changeACL(ctx context.Context, id vpc.NetworkACLID, change fun
 
 // CreateNetworkACLEntry adds an entry.
 func (s *Service) CreateNetworkACLEntry(ctx context.Context, id vpc.NetworkACLID, e vpc.NetworkACLEntry) error {
-	return s.changeACL(ctx, id, func(a *vpc.NetworkACL) error { return a.Add(e) })
+	return s.changeACL(ctx, id, func(a *vpc.NetworkACL) error { return a.Add(e, s.limits.EntriesPerNetworkACL) })
 }
 
 // ReplaceNetworkACLEntry exchanges the entry with the same number and direction.

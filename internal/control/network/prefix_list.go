@@ -37,7 +37,7 @@ func (s *Service) CreatePrefixList(ctx context.Context, c CreatePrefixList, toke
 	if l.AddressFamily != vpc.FamilyIPv4 && l.AddressFamily != vpc.FamilyIPv6 {
 		return nil, invalid("Value (%.40s) for parameter AddressFamily is invalid. It is IPv4 or IPv6.", c.AddressFamily)
 	}
-	if err := cmp.Or(checkListName(c.Name), s.checkMaxEntries(c.MaxEntries), s.checkTags(c.Tags), checkToken(token)); err != nil {
+	if err := cmp.Or(checkListName(c.Name), s.checkMaxEntries(c.MaxEntries), s.checkTags(c.Tags)); err != nil {
 		return nil, err
 	}
 	var err error
@@ -48,17 +48,17 @@ func (s *Service) CreatePrefixList(ctx context.Context, c CreatePrefixList, toke
 		return nil, tooManyEntries(l)
 	}
 	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.PrefixList, error) {
-		return once(s, tx, "CreateManagedPrefixList", token, c, found(tx, vpc.PrefixLists()), func() (*vpc.PrefixList, string, error) {
+		return once(s, tx, "CreateManagedPrefixList", token, c, vpc.PrefixLists(), func() (*vpc.PrefixList, error) {
 			n, err := tx.Count(vpc.KindPrefixList, state.Key{})
 			if err != nil {
-				return nil, "", err
+				return nil, err
 			}
 			if n >= s.limits.PrefixLists {
-				return nil, "", limit("PrefixListLimitExceeded", "The maximum number of prefix lists has been reached.")
+				return nil, limit("PrefixListLimitExceeded", "The maximum number of prefix lists has been reached.")
 			}
 			made := *l
 			made.ID, made.Created = newID[vpc.PrefixListID](vpc.PrefixPrefixList), s.now().UTC()
-			return &made, string(made.ID), vpc.PrefixLists().Put(tx, &made)
+			return &made, vpc.PrefixLists().Put(tx, &made)
 		})
 	})
 }
@@ -260,7 +260,7 @@ func (s *Service) resize(tx state.Tx, l *vpc.PrefixList, n int) error {
 		return err
 	}
 	for _, g := range groups {
-		if err := g.CheckQuota(lists); err != nil {
+		if err := g.CheckQuota(lists, s.limits.RulesPerGroup); err != nil {
 			return err
 		}
 	}

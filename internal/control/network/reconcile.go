@@ -97,7 +97,7 @@ func (s *Service) Recover(ctx context.Context) error {
 				return err
 			}
 		}
-		return cmp.Or(failInterrupted(tx), s.dropTokens(tx))
+		return cmp.Or(failInterrupted(tx), dropTokens(tx))
 	})
 	return err
 }

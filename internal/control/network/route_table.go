@@ -63,23 +63,21 @@ func (s *Service) CreateRouteTable(ctx context.Context, id vpc.VPCID, tags vpc.T
 		return RouteTable{}, err
 	}
 	return state.Write(ctx, s.store, func(tx state.Tx) (RouteTable, error) {
-		if _, err := get(tx, vpc.VPCs(), id); err != nil {
-			return RouteTable{}, err
-		}
-		others, err := vpc.RouteTables().By(tx, "vpc", string(id))
-		if err != nil {
-			return RouteTable{}, err
-		}
-		for _, o := range others {
-			if token != "" && o.ClientToken == token {
-				return s.effective(tx, o)
+		t, err := once(s, tx, "CreateRouteTable", token, createInVPC{id, tags}, vpc.RouteTables(), func() (*vpc.RouteTable, error) {
+			if _, err := get(tx, vpc.VPCs(), id); err != nil {
+				return nil, err
 			}
-		}
-		if len(others) >= s.limits.RouteTables {
-			return RouteTable{}, limit("RouteTableLimitExceeded", "The maximum number of route tables has been reached.")
-		}
-		t := &vpc.RouteTable{ID: newID[vpc.RouteTableID](vpc.PrefixRouteTable), OwnerID: s.account, VPC: id, Tags: tags, ClientToken: token}
-		if err := vpc.RouteTables().Put(tx, t); err != nil {
+			n, err := tx.Count(vpc.KindRouteTable, state.Key{Name: "vpc", Value: string(id)})
+			if err != nil {
+				return nil, err
+			}
+			if n >= s.limits.RouteTablesPerVPC {
+				return nil, limit("RouteTableLimitExceeded", "The maximum number of route tables has been reached.")
+			}
+			t := &vpc.RouteTable{ID: newID[vpc.RouteTableID](vpc.PrefixRouteTable), OwnerID: s.account, VPC: id, Tags: tags}
+			return t, vpc.RouteTables().Put(tx, t)
+		})
+		if err != nil {
 			return RouteTable{}, err
 		}
 		return s.effective(tx, t)

@@ -46,8 +46,12 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, id vpc.VPCID, name, d
 		if slices.ContainsFunc(others, func(g *vpc.SecurityGroup) bool { return g.Name == name }) {
 			return nil, fault.Newf(fault.AlreadyExists, "", "", "The security group '%s' already exists for VPC '%s'", name, id).WithCode("InvalidGroup.Duplicate")
 		}
-		if len(others) >= s.limits.GroupsPerVPC {
-			return nil, limit("SecurityGroupLimitExceeded", "The maximum number of security groups for this VPC has been reached.")
+		n, err := tx.Count(vpc.KindSecurityGroup, state.Key{})
+		if err != nil {
+			return nil, err
+		}
+		if n >= s.limits.SecurityGroups {
+			return nil, limit("SecurityGroupLimitExceeded", "The maximum number of security groups has been reached.")
 		}
 		g := &vpc.SecurityGroup{
 			ID: newID[vpc.SecurityGroupID](vpc.PrefixSecurityGroup), OwnerID: s.account, VPC: id, Name: name, Description: description,
@@ -231,7 +235,7 @@ func (s *Service) Authorize(ctx context.Context, ref GroupRef, egress bool, requ
 		if err != nil {
 			return nil, err
 		}
-		if err := g.Add(added, lists); err != nil {
+		if err := g.Add(added, lists, s.limits.RulesPerGroup); err != nil {
 			return nil, err
 		}
 		return g, vpc.SecurityGroups().Put(tx, g)
@@ -350,7 +354,7 @@ func (s *Service) ModifyRules(ctx context.Context, ref GroupRef, changes map[vpc
 		if err != nil {
 			return err
 		}
-		if err := g.CheckQuota(lists); err != nil {
+		if err := g.CheckQuota(lists, s.limits.RulesPerGroup); err != nil {
 			return err
 		}
 		return vpc.SecurityGroups().Put(tx, g)

@@ -29,49 +29,6 @@ type Config struct {
 	Now           func() time.Time
 }
 
-// Limits are the account's quotas; zero means EC2's default.
-type Limits struct {
-	VPCs                 int // 0: 50; EC2 gives 5 and raises it on request
-	SubnetsPerVPC        int // 0: 200
-	EndpointsPerVPC      int // 0: 50
-	GroupsPerVPC         int // 0: 500
-	ACLsPerVPC           int // 0: 200
-	RouteTables          int // a VPC; 0: 200
-	RoutesPerTable       int // 0: 50
-	TagsPerResource      int // 0: 50
-	GroupsPerAddress     int // of an interface; 0: 5
-	PrefixLists          int // 0: 100
-	EntriesPerPrefixList int // 0: 1000
-	InsightsPaths        int // 0: 100
-	InsightsAnalyses     int // 0: 1000
-}
-
-func (l Limits) withDefaults() Limits {
-	for _, d := range []struct {
-		v *int
-		n int
-	}{
-		{&l.VPCs, 50},
-		{&l.SubnetsPerVPC, 200},
-		{&l.EndpointsPerVPC, 50},
-		{&l.GroupsPerVPC, 500},
-		{&l.ACLsPerVPC, 200},
-		{&l.RouteTables, 200},
-		{&l.RoutesPerTable, 50},
-		{&l.TagsPerResource, 50},
-		{&l.GroupsPerAddress, 5},
-		{&l.PrefixLists, 100},
-		{&l.EntriesPerPrefixList, 1000},
-		{&l.InsightsPaths, 100},
-		{&l.InsightsAnalyses, 1000},
-	} {
-		if *d.v == 0 {
-			*d.v = d.n
-		}
-	}
-	return l
-}
-
 // Service answers operations and reconciles endpoints. All methods may be called concurrently.
 type Service struct {
 	store    state.Store // of operations: its updates wait until they are in force

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,15 +13,13 @@ import (
 	"penstock.dev/penstock/internal/vpc"
 )
 
-// tokenLife is how long a ClientToken stands for the resource that it made; EC2 promises a day.
-const tokenLife = 24 * time.Hour
-
-// clientToken remembers what a request with a ClientToken asked for and made.
+// clientToken remembers what a request with a ClientToken asked for and made. It is kept as long as that exists.
 type clientToken struct {
-	ID       string    `json:"id"`   // hash of operation and token
-	Hash     string    `json:"hash"` // of the parameters
-	Resource string    `json:"resource"`
-	Created  time.Time `json:"created"`
+	ID       string     `json:"id"`   // hash of operation and token
+	Hash     string     `json:"hash"` // of the parameters
+	Kind     state.Kind `json:"kind"`
+	Resource string     `json:"resource"`
+	Created  time.Time  `json:"created"`
 }
 
 func clientTokens() state.Table[clientToken] {
@@ -29,43 +28,43 @@ func clientTokens() state.Table[clientToken] {
 
 // once runs create for the first request of an operation with this ClientToken, and finds what that made for its repeats. The
 // same token with other parameters is a fault. An empty token promises nothing. A token whose resource is gone is new.
-func once[T any](s *Service, tx state.Tx, operation, token string, parameters any, find func(id string) (T, bool, error), create func() (T, string, error)) (out T, err error) {
+func once[T any](s *Service, tx state.Tx, operation, token string, parameters any, t state.Table[T], create func() (*T, error)) (*T, error) {
 	if token == "" {
-		out, _, err = create()
-		return out, err
+		return create()
+	}
+	if err := checkToken(token); err != nil {
+		return nil, err
 	}
 	hash, err := hashOf(parameters)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	id := sha256.Sum256([]byte(operation + "\n" + token))
 	key := hex.EncodeToString(id[:])
 	had, ok, err := clientTokens().Get(tx, key)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
-	if ok && s.now().Before(had.Created.Add(tokenLife)) {
-		v, there, err := find(had.Resource)
+	if ok {
+		v, there, err := t.Get(tx, had.Resource)
 		if err != nil {
-			return out, err
+			return nil, err
+		}
+		if e, is := any(v).(*vpc.Endpoint); is && there {
+			there = e.State != vpc.EndpointDeleted // a record that lingers
 		}
 		switch {
 		case there && had.Hash != hash:
-			return out, fault.Newf(fault.Mismatch, "", "", "The client token '%.64s' was used with other parameters", token).WithCode("IdempotentParameterMismatch")
+			return nil, fault.Newf(fault.Mismatch, "", "", "The client token '%.64s' was used with other parameters", token).WithCode("IdempotentParameterMismatch")
 		case there:
 			return v, nil
 		}
 	}
-	out, made, err := create()
+	out, err := create()
 	if err != nil {
-		return out, err
+		return nil, err
 	}
-	return out, clientTokens().Put(tx, &clientToken{ID: key, Hash: hash, Resource: made, Created: s.now().UTC()})
-}
-
-// found is a find function of once for a table.
-func found[T any](tx state.Tx, t state.Table[T]) func(id string) (*T, bool, error) {
-	return func(id string) (*T, bool, error) { return t.Get(tx, id) }
+	return out, clientTokens().Put(tx, &clientToken{ID: key, Hash: hash, Kind: t.Kind, Resource: t.ID(out), Created: s.now().UTC()})
 }
 
 func hashOf(parameters any) (string, error) {
@@ -90,17 +89,18 @@ func checkToken(token string) error {
 	return nil
 }
 
-// dropTokens forgets the tokens that are over.
-func (s *Service) dropTokens(tx state.Tx) error {
+// dropTokens forgets the tokens of what is gone.
+func dropTokens(tx state.Tx) error {
 	all, err := clientTokens().List(tx, state.Query{})
 	if err != nil {
 		return err
 	}
 	for _, t := range all {
-		if s.now().Before(t.Created.Add(tokenLife)) {
-			continue
+		_, err := tx.Get(t.Kind, t.Resource)
+		if errors.Is(err, state.ErrNotFound) {
+			err = clientTokens().Delete(tx, t.ID)
 		}
-		if err := clientTokens().Delete(tx, t.ID); err != nil {
+		if err != nil {
 			return err
 		}
 	}
