@@ -31,6 +31,7 @@ test_packages="
 	libnss3-tools:/usr/bin/certutil
 	iproute2:/sbin/ip
 	util-linux:/usr/bin/nsenter
+	nftables:/usr/sbin/nft
 	dnsmasq-base:/usr/sbin/dnsmasq
 	bind9-dnsutils:/usr/bin/dig
 	openssl:/usr/bin/openssl

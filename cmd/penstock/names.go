@@ -20,6 +20,8 @@ type endpointNames struct {
 	served nameserver.Names
 	// endpoints are the names of each endpoint; "*.x" stands for every name below x.
 	endpoints map[vpc.EndpointID][]string
+	// hosts are the addresses of each endpoint's interfaces, as they are dialled.
+	hosts map[vpc.EndpointID][]string
 }
 
 // namesSource is what endpointNames are made of.
@@ -34,7 +36,7 @@ type namesSource struct {
 // nameEndpoints makes one view for each VPC that has DNS, with its own endpoints' names, and one for the networks of users,
 // which are attached to every VPC: all names, but those private names that several VPCs have are in none but their own.
 func nameEndpoints(src namesSource) *endpointNames {
-	out := &endpointNames{endpoints: map[vpc.EndpointID][]string{}}
+	out := &endpointNames{endpoints: map[vpc.EndpointID][]string{}, hosts: map[vpc.EndpointID][]string{}}
 	apexes := map[string]string{} // private zones and the VPC that has them; "" when several do
 	for _, s := range vpc.Services(devRegion) {
 		out.served.Apexes = append(out.served.Apexes, s.BaseDNSName)
@@ -45,6 +47,9 @@ func nameEndpoints(src namesSource) *endpointNames {
 	}
 	for _, n := range src.users {
 		users.Sources = append(users.Sources, n.Dial)
+	}
+	for _, e := range src.endpoints {
+		out.hosts[e.ID] = src.hosts(e)
 	}
 	for _, v := range src.vpcs {
 		if !v.DNSSupport {
@@ -90,6 +95,23 @@ func nameEndpoints(src namesSource) *endpointNames {
 	return out
 }
 
+// hosts are where an endpoint's interfaces are dialled.
+func (src namesSource) hosts(e *vpc.Endpoint) []string {
+	var out []string
+	for _, id := range e.Interfaces {
+		n := src.interfaces[id]
+		if n == nil {
+			continue
+		}
+		for _, a := range n.Addrs() {
+			if d, ok := src.dial(e.VPC, netip.AddrPortFrom(a, 443)); ok {
+				out = append(out, d.Addr().Unmap().String())
+			}
+		}
+	}
+	return out
+}
+
 // name adds an endpoint's names to the view of its VPC.
 func (src namesSource) name(e *vpc.Endpoint, view *nameserver.View, out *endpointNames) {
 	label := string(e.ID) + "-" + e.DNSSuffix
@@ -104,7 +126,7 @@ func (src namesSource) name(e *vpc.Endpoint, view *nameserver.View, out *endpoin
 		if !ok {
 			continue
 		}
-		t := nameserver.Target{Addr: d.Addr().Unmap(), Down: n.Status != "in-use"}
+		t := nameserver.Target{Addr: d.Addr().Unmap(), Down: n.Status != vpc.InterfaceInUse}
 		all = append(all, t)
 		zonal[label+"-"+n.Zone+"."] = append(zonal[label+"-"+n.Zone+"."], t)
 	}
@@ -192,6 +214,9 @@ func (r *region) readNames(ctx context.Context) (at state.Revision, err error) {
 	}
 	return at, err
 }
+
+// endpointHosts are the addresses of an endpoint.
+func (r *region) endpointHosts(id vpc.EndpointID) []string { return r.names.Load().hosts[id] }
 
 // servedNames is what the name server answers from.
 func (r *region) servedNames() *nameserver.Names { return &r.names.Load().served }

@@ -151,7 +151,7 @@ func (r *region) build() (err error) {
 	})
 	r.gateway = gateway.New(gateway.Options{
 		Sessions: r.control, Agents: r.compute, ControlKey: key.Public().(ed25519.PublicKey), //nolint:forcetypeassert // documented
-		Page: webui.Viewer(), PortalURL: publicURL, Region: devRegion, Explain: r.explain, KnownHost: r.knownHost,
+		Page: webui.Viewer(), PortalURL: publicURL, Region: devRegion, Explain: r.explain, KnownHost: r.knownHost, Hosts: r.endpointHosts,
 		TLS: r.tls, Audit: r.audit, Log: r.log.With("part", "gateway"),
 	})
 	r.public = r.publicHandler()

@@ -282,13 +282,59 @@ func TestSessionStaysOnItsEndpoint(t *testing.T) {
 	}
 }
 
+// TestViewerURLLeavesALostZone: who returns to a session whose interface is not in use is sent to another one of its endpoint.
+func TestViewerURLLeavesALostZone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	id := r.endpoint(1, func(e *vpc.Endpoint) { e.Interfaces = append(e.Interfaces, "eni-00000000000000002") })
+	r.endpoint(2, nil) // has the second interface
+	r.demo(1, id)
+	s := r.mustLaunch("ann")
+	lost, other := vpc.NetworkInterfaceID(s.ENI), "10.0.0.2"
+	if s.ENIAddress == other {
+		other = "10.0.0.1"
+	}
+	set := func(id vpc.NetworkInterfaceID, status string) {
+		_, err := r.store.Update(r.ctx, func(tx state.Tx) error {
+			n, _, err := vpc.NetworkInterfaces().Get(tx, string(id))
+			n.Status = status
+			return errors.Join(err, vpc.NetworkInterfaces().Put(tx, n))
+		})
+		r.must(err)
+	}
+	host := func() string {
+		now, ok, err := r.Session(r.ctx, s.ID)
+		if r.must(err); !ok {
+			t.Fatal("the session went")
+		}
+		u, err := r.ViewerURL(r.ctx, now)
+		r.must(err)
+		p, err := url.Parse(u)
+		r.must(err)
+		return p.Hostname()
+	}
+	set(lost, vpc.InterfacePending)
+	if got := host(); got != other {
+		t.Errorf("with its interface lost: at %s, want %s", got, other)
+	}
+	if now, _, err := r.Session(r.ctx, s.ID); err != nil || now.ENIAddress != other || now.Endpoint != id {
+		t.Errorf("session: %+v, %v; want it at %s", now, err, other)
+	}
+	for _, eni := range []vpc.NetworkInterfaceID{"eni-00000000000000001", "eni-00000000000000002"} {
+		set(eni, vpc.InterfacePending)
+	}
+	if got := host(); got != other {
+		t.Errorf("with none in use: at %s, want %s as before", got, other)
+	}
+}
+
 func TestViewerURLCarriesATicketForTheEndpoint(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.endpoint(1, nil)
 	r.demo(1, id)
 	s := r.mustLaunch("ann")
-	u, err := r.ViewerURL(s)
+	u, err := r.ViewerURL(r.ctx, s)
 	r.must(err)
 	p, err := url.Parse(u)
 	r.must(err)

@@ -58,7 +58,7 @@ func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) 
 		if err != nil {
 			return placement{}, err
 		}
-		if ok && n.Status == "in-use" {
+		if ok && n.Status == vpc.InterfaceInUse {
 			up = append(up, n)
 		}
 	}

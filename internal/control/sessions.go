@@ -13,6 +13,7 @@ import (
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/state"
+	"penstock.dev/penstock/internal/vpc"
 )
 
 const (
@@ -182,8 +183,13 @@ func (c *Control) Ready(ctx context.Context, id appstream.SessionID) (*appstream
 	return out, err
 }
 
-// ViewerURL is where the user's browser opens the session: the endpoint's own origin with a new one-time ticket in the fragment.
-func (c *Control) ViewerURL(s *appstream.Session) (string, error) {
+// ViewerURL is where the user's browser opens the session: the endpoint's own origin with a new one-time ticket in the fragment. When the
+// session's network interface is not in use, the session moves to another one of its endpoint.
+func (c *Control) ViewerURL(ctx context.Context, s *appstream.Session) (string, error) {
+	s, err := c.reachable(ctx, s)
+	if err != nil {
+		return "", err
+	}
 	ticket, err := appstream.SignTicket(c.Key, appstream.Ticket{
 		ID: newTokenID(), KeyID: appstream.KeyControl, Session: s.ID, Endpoint: s.Endpoint,
 		Channel: appstream.ChannelControl, Expires: c.Now().Add(ticketLife).UTC(),
@@ -200,6 +206,37 @@ func (c *Control) ViewerURL(s *appstream.Session) (string, error) {
 		u += "&r=" + s.Fixed
 	}
 	return u, nil
+}
+
+// reachable is the session at an interface that is in use. Where none is, it stays: the check may be what is wrong.
+func (c *Control) reachable(ctx context.Context, s *appstream.Session) (*appstream.Session, error) {
+	if s.Endpoint == appstream.InternetEndpoint {
+		return s, nil
+	}
+	use, err := state.Read(ctx, c.Store, func(r state.Reader) (bool, error) {
+		n, ok, err := vpc.NetworkInterfaces().Get(r, s.ENI)
+		return ok && n.Status == vpc.InterfaceInUse, err
+	})
+	if err != nil || use {
+		return s, err
+	}
+	_, err = c.Store.Update(ctx, func(tx state.Tx) error {
+		now, ok, err := appstream.Sessions.Get(tx, string(s.ID))
+		if err != nil || !ok {
+			return err
+		}
+		p, err := c.placeAt(tx, now.Endpoint, hash(string(now.ID)))
+		if _, none := errors.AsType[*fault.Error](err); none {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		now.ENI, now.ENIAddress, now.Origin = p.ENI, p.Address, p.Origin
+		s = now
+		return appstream.Sessions.Put(tx, now)
+	})
+	return s, err
 }
 
 // SessionQuery selects sessions; Stack and Fleet are required by DescribeSessions.

@@ -72,7 +72,7 @@ const (
 
 // channel admits one WebSocket and relays it to the session's agent.
 func (g *Gateway) channel(w http.ResponseWriter, r *http.Request, v visit, channel appstream.Channel) {
-	key, token, problem := handshake(r)
+	key, token, problem := handshake(r, func(origin string) bool { return g.sameEndpoint(v, origin) })
 	if problem != "" {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
@@ -142,8 +142,14 @@ func (g *Gateway) Refused(code uint16) uint64 {
 	return g.refusals[code-firstRefusalCode].Load()
 }
 
-// handshake reads the WebSocket key and the ticket of an upgrade request, or says what is wrong with it.
-func handshake(r *http.Request) (key, token, problem string) {
+// sameEndpoint says whether a page of another host is one of this endpoint: of another of its interfaces, or of its name.
+func (g *Gateway) sameEndpoint(v visit, host string) bool {
+	return v.conn != nil && (slices.Contains(v.hosts, host) || g.KnownHost != nil && g.KnownHost(v.conn, host))
+}
+
+// handshake reads the WebSocket key and the ticket of an upgrade request, or says what is wrong with it. related says whether a page of
+// another host than the one that was asked may connect.
+func handshake(r *http.Request, related func(host string) bool) (key, token, problem string) {
 	switch {
 	case r.Method != http.MethodGet:
 		return "", "", "channels are opened with GET"
@@ -162,7 +168,7 @@ func handshake(r *http.Request) (key, token, problem string) {
 		if err != nil {
 			return "", "", "Origin is not a URL"
 		}
-		if hostOf(u.Host) != want {
+		if from := hostOf(u.Host); from != want && !related(from) {
 			return "", "", "Origin is another host than this one"
 		}
 	}

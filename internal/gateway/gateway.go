@@ -40,10 +40,12 @@ type Options struct {
 	Explain func(c *vpc.Conn, port uint16) vpc.Verdict
 	// KnownHost refuses Host headers that are not the endpoint's (DNS rebinding); host is without port.
 	KnownHost func(c *vpc.Conn, host string) bool
-	TLS       *tls.Config    // of viewers' connections; nil: they are plain
-	Audit     audit.Recorder // of tickets and viewers; nil keeps no record
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Hosts are the addresses of an endpoint's network interfaces, in all its zones, as viewers dial them; may be nil.
+	Hosts func(id vpc.EndpointID) []string
+	TLS   *tls.Config    // of viewers' connections; nil: they are plain
+	Audit audit.Recorder // of tickets and viewers; nil keeps no record
+	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // sessions is where the gateway learns of sessions.
@@ -145,6 +147,7 @@ type visit struct {
 	endpoint appstream.EndpointID
 	source   string
 	conn     *vpc.Conn // nil at the internet endpoint
+	hosts    []string  // of the endpoint's interfaces, as they stand in URLs
 }
 
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
@@ -161,7 +164,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := visit{endpoint: appstream.EndpointID(c.Endpoint), source: c.Source.String(), conn: c}
-	setHeaders(w.Header(), r)
+	v.hosts = g.hosts(c.Endpoint)
+	setHeaders(w.Header(), r, v.hosts)
 	name, isChannel := strings.CutPrefix(r.URL.Path, "/v1/channel/")
 	onPagePort := c.Port == pagePort
 	switch {
@@ -193,22 +197,41 @@ func (g *Gateway) Internet() http.Handler {
 		g.channel(w, r, v(r), appstream.Channel(r.PathValue("channel")))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		setHeaders(w.Header(), r)
+		setHeaders(w.Header(), r, nil)
 		mux.ServeHTTP(w, r)
 	})
 }
 
-// setHeaders sets what every answer of the private plane carries: nothing is cached, nothing else may be loaded or framed.
-func setHeaders(h http.Header, r *http.Request) {
+// hosts are the addresses of an endpoint, as they stand in URLs.
+func (g *Gateway) hosts(id vpc.EndpointID) []string {
+	if g.Hosts == nil {
+		return nil
+	}
+	var out []string
+	for _, h := range g.Hosts(id) {
+		out = append(out, hostOf(net.JoinHostPort(h, "0")))
+	}
+	return out
+}
+
+// setHeaders sets what every answer of the private plane carries: nothing is cached, nothing else may be loaded or framed. Pages connect
+// to where they came from and to the endpoint's other hosts, should this one be lost.
+func setHeaders(h http.Header, r *http.Request, hosts []string) {
 	host := hostOf(r.Host)
 	ws := "ws"
 	if r.TLS != nil {
 		ws = "wss"
 	}
+	others := ""
+	for _, o := range hosts {
+		if o != host {
+			others += " " + ws + "://" + o + ":*"
+		}
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "+
 		"img-src 'self' data:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "+
-		"connect-src 'self' "+ws+"://"+host+":*")
+		"connect-src 'self' "+ws+"://"+host+":*"+others)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
@@ -218,7 +241,7 @@ func setHeaders(h http.Header, r *http.Request) {
 func hostOf(hostport string) string {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
-		host = hostport
+		host = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]")
 	}
 	for _, c := range host {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '-' && c != ':' {
@@ -232,7 +255,9 @@ func hostOf(hostport string) string {
 }
 
 func (g *Gateway) config(w http.ResponseWriter, v visit) {
-	writeJSON(w, http.StatusOK, map[string]string{"portalUrl": g.PortalURL, "endpointId": string(v.endpoint), "region": g.Region})
+	writeJSON(w, http.StatusOK, map[string]any{
+		"portalUrl": g.PortalURL, "endpointId": string(v.endpoint), "region": g.Region, "hosts": append([]string{}, v.hosts...),
+	})
 }
 
 // reachability tells a viewer with a valid ticket which rule would keep it from a port of its endpoint.

@@ -128,6 +128,7 @@ func newSiteWith(t *testing.T, encryption *tls.Config) *site {
 			return vpc.Verdict{Symptom: vpc.Timeout, Hops: []vpc.Hop{{Kind: vpc.HopSecurityGroup, Resource: "sg-1", Why: fmt.Sprint("no rule for ", port)}}}
 		},
 		KnownHost: func(_ *vpc.Conn, host string) bool { return host == "127.0.0.1" },
+		Hosts:     func(vpc.EndpointID) []string { return []string{"127.0.0.1", "127.80.2.10", "fd00::2"} },
 		TLS:       encryption,
 		Log:       slog.New(slog.DiscardHandler),
 	})
@@ -386,6 +387,33 @@ func TestTicketOfASessionDoesNotOpenAnInterfaceEndpointsSessionOnTheInternet(t *
 	}
 }
 
+// TestOtherZones: a page of another interface of the endpoint may connect here, and pages of here may connect there.
+func TestOtherZones(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, origin := range []string{"http://127.80.2.10", "http://127.80.2.10:443", "http://[fd00::2]"} {
+		c, _, err := s.open(s.page, "control", s.ticket(nil), http.Header{"Origin": {origin}})
+		if err != nil {
+			t.Errorf("page of %s: %v", origin, err)
+			continue
+		}
+		_ = c.CloseNow()
+	}
+	resp, err := http.Get("http://" + s.page.Addr().String() + "/v1/config.json") //nolint:noctx // on loopback
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || !strings.Contains(string(b), `"hosts":["127.0.0.1","127.80.2.10","[fd00::2]"]`) {
+		t.Errorf("config: %s, %v", b, err)
+	}
+	csp := resp.Header.Get("Content-Security-Policy")
+	if want := "connect-src 'self' ws://127.0.0.1:* ws://127.80.2.10:* ws://[fd00::2]:*"; !strings.HasSuffix(csp, want) {
+		t.Errorf("content security policy %q, want it to end in %q", csp, want)
+	}
+}
+
 func TestHandshakeErrors(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -411,6 +439,7 @@ func TestHandshakeErrors(t *testing.T) {
 		{"old version", func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, 426},
 		{"short key", func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "AAAA") }, 426},
 		{"another site", func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, 426},
+		{"another endpoint's interface", func(r *http.Request) { r.Header.Set("Origin", "http://127.80.3.10:443") }, 426},
 		{"no subprotocol", func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", "chat") }, 426},
 		{"rebound name", func(r *http.Request) { r.Host = "evil.example" }, 421},
 		{"unknown channel on the page's port", func(r *http.Request) { r.URL.Path = "/v1/channel/usb" }, 404},

@@ -228,7 +228,7 @@ func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	out := map[string]any{"sessionId": s.ID, "state": "starting", "viewerUrl": "", "code": "", "reason": ""}
 	switch s.State {
 	case appstream.SessionActive:
-		u, err := p.Control.ViewerURL(s)
+		u, err := p.Control.ViewerURL(ctx, s)
 		if err != nil {
 			p.fail(w, r, err)
 			return

@@ -18,6 +18,8 @@ type Driver interface {
 	Apply(ctx context.Context, plan Plan) error
 	// Check connects to each port of an interface from the outside, past the rules, and says the first thing that is wrong.
 	Check(ctx context.Context, id NetworkInterfaceID) error
+	// CheckPort is Check of one port.
+	CheckPort(ctx context.Context, id NetworkInterfaceID, port uint16) error
 	// Accept returns the next connection that the rules admitted. After Close it returns net.ErrClosed.
 	Accept(ctx context.Context) (*Conn, error)
 	// DialAddr is where a client on the driver's network reaches an address of a VPC. False: the driver does not know the VPC.

@@ -73,6 +73,8 @@ type Endpoint struct {
 	// Generation counts what was asked; Realised is the generation that the network last carried.
 	Generation int64 `json:"generation"`
 	Realised   int64 `json:"realised,omitzero"`
+	// Served says that it was available once: from then on it is available while one of its interfaces answers.
+	Served bool `json:"served,omitzero"`
 	// DNSSuffix is the part of the regional name that is not the ID.
 	DNSSuffix string `json:"dnsSuffix"`
 }
@@ -89,6 +91,12 @@ type DNSEntry struct {
 	HostedZone string `json:"hostedZone"`
 }
 
+// The states of an endpoint's network interface: it answers, or it does not yet or any more.
+const (
+	InterfaceInUse   = "in-use"
+	InterfacePending = "pending"
+)
+
 // NetworkInterface is an address of each family, or of one, in a subnet.
 type NetworkInterface struct {
 	ID               NetworkInterfaceID `json:"id"`
@@ -104,7 +112,7 @@ type NetworkInterface struct {
 	InterfaceType    string             `json:"interfaceType"`     // "vpc_endpoint"
 	Description      string             `json:"description"`
 	RequesterManaged bool               `json:"requesterManaged,omitzero"`
-	Status           string             `json:"status"` // "pending", "in-use"
+	Status           string             `json:"status"` // InterfaceInUse or InterfacePending
 	Tags             Tags               `json:"tags,omitzero"`
 }
 

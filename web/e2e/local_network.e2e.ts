@@ -2,7 +2,15 @@
 // private one, and a session streams without a flag that turns the rule off and without a permission. Real networks in namespaces:
 // the kernel driver, a user behind a router. Every certificate is trusted through the NSS store of the browser's user.
 import { execFile } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -126,6 +134,57 @@ describe.skipIf(missing !== undefined)("Local Network Access", () => {
     }
   }, 240_000);
 
+  it("goes on in the other zone when one is lost, and new sessions begin there", async () => {
+    const page = await visit("zones");
+    await page.goto(await region.streamingUrl("zoe", "xterm"));
+    await streams(page);
+    const session = await region.sessionOf("zoe");
+    const lost = new URL(page.url()).hostname;
+    const other = region.dev.endpointAddresses.map((a) => a.dial).find((a) => a !== lost) ?? "";
+    const name = await endpointName();
+    expect((await addresses(name)).sort()).toEqual([lost, other].sort());
+    sockets = [];
+
+    const vpc = await loseZone(lost);
+    try {
+      await expect.poll(() => statusOf(lost), { timeout: 30_000 }).toBe("pending");
+      expect(await statusOf(other)).toBe("in-use");
+      await expect.poll(() => addresses(name), { timeout: 10_000 }).toEqual([other]);
+      expect(await endpointState()).toBe("available");
+
+      // The running session reconnects by itself, from the page of the address that is lost.
+      await page.waitForFunction(() => window.penstock?.state === "reconnecting", undefined, {
+        timeout: 60_000,
+      });
+      await page.waitForFunction(() => window.penstock?.state === "streaming", undefined, {
+        timeout: 60_000,
+      });
+      expect(new Set(sockets.slice(-2).map((s) => s.hostname))).toEqual(new Set([other]));
+      const before = await exactPicture(region, page, "zoe");
+      await page.keyboard.type("seq 1 200\n");
+      await expect
+        .poll(async () => difference(await exactPicture(region, page, "zoe"), before))
+        .toBeGreaterThan(100);
+      expect((await region.sessionOf("zoe")).id).toBe(session.id);
+      await notAsked(page, "the other zone");
+      expect(blocked).toEqual([]);
+
+      // So does who comes back by the portal, and everybody new.
+      for (const user of ["zoe", "zac", "zed"]) {
+        const next = (await context?.newPage()) as Page;
+        await next.goto(await region.streamingUrl(user, "xterm"));
+        await next.waitForURL(`https://${other}/**`, { timeout: 30_000 });
+        await next.close();
+      }
+    } finally {
+      await networks.run(vpc, "nft", "delete", "table", "inet", "lost");
+    }
+    await expect.poll(() => statusOf(lost), { timeout: 30_000 }).toBe("in-use");
+    await expect
+      .poll(async () => (await addresses(name)).sort(), { timeout: 10_000 })
+      .toEqual([lost, other].sort());
+  }, 240_000);
+
   it("is in force: the portal's page may not connect to the endpoint", async () => {
     const address = region.dev.endpointAddresses[0]?.dial ?? "";
     // Without the portal's own content security policy, which forbids it first.
@@ -144,6 +203,55 @@ describe.skipIf(missing !== undefined)("Local Network Access", () => {
     expect(spaces.get(publicAddr)).toEqual(new Set(["Public"]));
   }, 120_000);
 });
+
+/** Has every packet to an address of the endpoint dropped in its VPC, and returns the VPC's namespace. */
+async function loseZone(address: string): Promise<string> {
+  const vpc = readdirSync("/run/netns").find(
+    (n) => n.startsWith("penstock-") && n.endsWith(region.dev.vpcId.replace("vpc-", "")),
+  );
+  if (vpc === undefined) {
+    throw new Error("the VPC has no namespace");
+  }
+  const rules =
+    `table inet lost { chain input { type filter hook prerouting priority -400; ` +
+    `ip daddr ${address} tcp dport { 443, 1400-1499 } drop; }; }`;
+  await networks.run(vpc, "nft", rules);
+  return vpc;
+}
+
+async function statusOf(address: string): Promise<string | undefined> {
+  const answer = (await region.aws(
+    "ec2",
+    "describe-network-interfaces",
+    "--filters",
+    `Name=addresses.private-ip-address,Values=${address}`,
+  )) as { NetworkInterfaces: { Status: string }[] };
+  return answer.NetworkInterfaces[0]?.Status;
+}
+
+async function endpoint(): Promise<{ State: string; DnsEntries: { DnsName: string }[] }> {
+  const answer = (await region.aws(
+    "ec2",
+    "describe-vpc-endpoints",
+    "--vpc-endpoint-ids",
+    region.dev.vpcEndpointId,
+  )) as { VpcEndpoints: [{ State: string; DnsEntries: { DnsName: string }[] }] };
+  return answer.VpcEndpoints[0];
+}
+
+const endpointState = async () => (await endpoint()).State;
+const endpointName = async () => (await endpoint()).DnsEntries[0]?.DnsName ?? "";
+
+/** What the region's name server answers. */
+async function addresses(name: string): Promise<string[]> {
+  const [host = "", port = ""] = region.dev.dnsAddr.split(":");
+  const said = await networks.run(
+    networks.server,
+    "dig",
+    ...["+short", "+time=2", `@${host}`, "-p", port, name],
+  );
+  return said.trim().split("\n");
+}
 
 /** Chromium in the user's namespace with a profile of its own, at an empty page that is watched. */
 async function visit(profile: string, options: { bypassCSP?: boolean } = {}): Promise<Page> {

@@ -26,7 +26,9 @@ export interface Dev {
   region: string;
   stackName: string;
   fleetName: string;
+  vpcId: string;
   vpcEndpointId: string;
+  dnsAddr: string;
   streamingUrl: string;
   userNetworks: { cidr: string; dial: string }[];
   endpointAddresses: { subnetId: string; private: string; dial: string }[];

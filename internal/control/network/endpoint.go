@@ -286,7 +286,7 @@ func (s *Service) addInterface(tx state.Tx, e *vpc.Endpoint, n *vpc.Subnet, chos
 	i := &vpc.NetworkInterface{
 		ID: newID[vpc.NetworkInterfaceID](vpc.PrefixNetworkInterface), OwnerID: s.account, VPC: e.VPC, Subnet: n.ID, Zone: n.Zone,
 		Addr: addr, MAC: fmt.Sprintf("02:50:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3]), Groups: e.Groups, Endpoint: e.ID,
-		InterfaceType: "vpc_endpoint", Description: "VPC Endpoint Interface " + string(e.ID), RequesterManaged: true, Status: "pending",
+		InterfaceType: "vpc_endpoint", Description: "VPC Endpoint Interface " + string(e.ID), RequesterManaged: true, Status: vpc.InterfacePending,
 	}
 	e.Subnets = append(e.Subnets, n.ID)
 	e.Interfaces = append(e.Interfaces, i.ID)

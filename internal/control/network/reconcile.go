@@ -28,8 +28,11 @@ type reconciler struct {
 	checks sync.WaitGroup
 	nudged chan struct{} // holds one item when a check wants another pass that no change will bring
 
+	watched chan struct{} // holds one item when watch has to look again
+
 	mu       sync.Mutex
 	attempts map[vpc.EndpointID]attempt
+	pulses   map[vpc.NetworkInterfaceID]*pulse
 }
 
 // attempt is what was last tried to make an endpoint available.
@@ -45,7 +48,7 @@ type attempt struct {
 func (s *Service) Run(ctx context.Context) error {
 	r := &reconciler{
 		Service: s, attempts: map[vpc.EndpointID]attempt{},
-		room: make(chan struct{}, checkers), nudged: make(chan struct{}, 1),
+		room: make(chan struct{}, checkers), nudged: make(chan struct{}, 1), watched: make(chan struct{}, 1),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.checks.Wait()
@@ -57,6 +60,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("start network reconciler: %w", err)
 	}
 	defer s.progress.set(false, 0)
+	r.checks.Go(func() { r.watch(ctx) })
 	pause := retryFirst
 	for {
 		wake, err := r.pass(ctx)
@@ -177,6 +181,7 @@ func (r *reconciler) pass(ctx context.Context) (wake time.Time, err error) {
 	}
 	r.progress.set(true, r.seen) // also after a failure: who waits learns nothing more by waiting
 
+	r.follow(res)
 	now := r.now()
 	var deleting []*vpc.Endpoint
 	var expired []vpc.EndpointID
@@ -235,14 +240,15 @@ func (r *reconciler) try(ctx context.Context, e *vpc.Endpoint, now time.Time, ap
 	a.running = true
 	r.attempts[e.ID] = a
 	r.checks.Go(func() {
+		lost := map[vpc.NetworkInterfaceID]error{}
 		result := applied
 		if result == nil {
-			result = r.check(ctx, e)
+			lost, result = r.check(ctx, e)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		r.conclude(e, result, r.settle(ctx, e, result))
+		r.conclude(e, result, r.settle(ctx, e, lost, result))
 	})
 	return time.Time{}
 }
@@ -283,26 +289,32 @@ func (r *reconciler) forget(present map[vpc.EndpointID]bool) {
 	}
 }
 
-// check connects to every interface of an endpoint; some endpoints are checked at the same time.
-func (r *reconciler) check(ctx context.Context, e *vpc.Endpoint) error {
+// check connects to every interface of an endpoint; some endpoints are checked at the same time. lost are those that do not answer;
+// the error is why the endpoint cannot be available. One that was available before is while one of them answers.
+func (r *reconciler) check(ctx context.Context, e *vpc.Endpoint) (lost map[vpc.NetworkInterfaceID]error, err error) {
 	select {
 	case r.room <- struct{}{}:
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	defer func() { <-r.room }()
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
+	lost = map[vpc.NetworkInterfaceID]error{}
 	for _, i := range e.Interfaces {
-		if err := r.driver.Check(ctx, i); err != nil {
-			return fmt.Errorf("network interface %s: %w", i, err)
+		if why := r.driver.Check(ctx, i); why != nil {
+			lost[i] = fmt.Errorf("network interface %s: %w", i, why)
+			err = cmp.Or(err, lost[i])
 		}
 	}
-	return nil
+	if e.Served && len(lost) < len(e.Interfaces) {
+		err = nil
+	}
+	return lost, err
 }
 
 // settle writes available or failed, unless the endpoint was changed since it was checked.
-func (r *reconciler) settle(ctx context.Context, was *vpc.Endpoint, result error) error {
+func (r *reconciler) settle(ctx context.Context, was *vpc.Endpoint, lost map[vpc.NetworkInterfaceID]error, result error) error {
 	written := false
 	_, err := r.raw.Update(ctx, func(tx state.Tx) error {
 		written = false
@@ -314,14 +326,17 @@ func (r *reconciler) settle(ctx context.Context, was *vpc.Endpoint, result error
 			return nil // the next pass sees what it is now
 		}
 		written = true
-		status := "in-use"
 		if result == nil {
-			e.State, e.LastError, e.Realised = vpc.EndpointAvailable, nil, e.Generation
+			e.State, e.LastError, e.Realised, e.Served = vpc.EndpointAvailable, nil, e.Generation, true
 		} else {
-			status = "pending"
-			e.State, e.LastError = vpc.EndpointFailed, &vpc.EndpointError{Code: "InternalError", Message: result.Error()}
+			e.State, e.LastError = vpc.EndpointFailed, unhealthy(result)
 		}
 		for _, id := range e.Interfaces {
+			status := vpc.InterfaceInUse
+			if why := lost[id]; why != nil || result != nil {
+				status = vpc.InterfacePending
+				e.LastError = cmp.Or(e.LastError, unhealthy(cmp.Or(why, result)))
+			}
 			i, ok, err := vpc.NetworkInterfaces().Get(tx, string(id))
 			if err != nil {
 				return err
@@ -339,7 +354,7 @@ func (r *reconciler) settle(ctx context.Context, was *vpc.Endpoint, result error
 	case err != nil:
 		return err
 	case written && result == nil:
-		r.log.Info("endpoint became available", "endpoint", was.ID)
+		r.log.Info("endpoint became available", "endpoint", was.ID, "lost", len(lost))
 	case written:
 		r.log.Error("endpoint failed", "endpoint", was.ID, "error", result)
 	}

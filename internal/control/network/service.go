@@ -25,23 +25,26 @@ type Config struct {
 	Limits    Limits
 	// DeletedLinger is how long a deleted endpoint is still described, as "deleted" (0: 5 s).
 	DeletedLinger time.Duration
-	Log           *slog.Logger
-	Now           func() time.Time
+	// HealthEvery is how often each interface of an endpoint that is available is checked (0: 5 s).
+	HealthEvery time.Duration
+	Log         *slog.Logger
+	Now         func() time.Time
 }
 
 // Service answers operations and reconciles endpoints. All methods may be called concurrently.
 type Service struct {
-	store    state.Store // of operations: its updates wait until they are in force
-	raw      state.Store // of the reconciler
-	progress *progress
-	driver   vpc.Driver
-	region   string
-	account  string
-	limits   Limits
-	linger   time.Duration
-	log      *slog.Logger
-	now      func() time.Time
-	snapshot atomic.Pointer[vpc.Snapshot]
+	store       state.Store // of operations: its updates wait until they are in force
+	raw         state.Store // of the reconciler
+	progress    *progress
+	driver      vpc.Driver
+	region      string
+	account     string
+	limits      Limits
+	linger      time.Duration
+	healthEvery time.Duration
+	log         *slog.Logger
+	now         func() time.Time
+	snapshot    atomic.Pointer[vpc.Snapshot]
 }
 
 // New builds the service; Run starts its work.
@@ -49,7 +52,10 @@ func New(cfg Config) *Service {
 	inForce := &progress{}
 	s := &Service{
 		store: prompt{Store: cfg.Store, progress: inForce}, raw: cfg.Store, progress: inForce, driver: cfg.Driver, region: cfg.Region, account: cfg.AccountID,
-		limits: cfg.Limits.withDefaults(), linger: cfg.DeletedLinger, log: cfg.Log, now: cfg.Now,
+		limits: cfg.Limits.withDefaults(), linger: cfg.DeletedLinger, healthEvery: cfg.HealthEvery, log: cfg.Log, now: cfg.Now,
+	}
+	if s.healthEvery == 0 {
+		s.healthEvery = healthEvery
 	}
 	if s.linger == 0 {
 		s.linger = 5 * time.Second

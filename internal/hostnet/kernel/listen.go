@@ -101,6 +101,16 @@ func (d *Driver) Accept(ctx context.Context) (*vpc.Conn, error) { return d.door.
 // Check connects to every port of the interface from an address of the namespace that the rules let pass, and waits until
 // the connection arrives at this driver.
 func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
+	return d.check(ctx, id, nil)
+}
+
+// CheckPort is Check of one port.
+func (d *Driver) CheckPort(ctx context.Context, id vpc.NetworkInterfaceID, port uint16) error {
+	return d.check(ctx, id, []vpc.PortRange{{From: int(port), To: int(port)}})
+}
+
+// check connects to ports, by default to all of the interface.
+func (d *Driver) check(ctx context.Context, id vpc.NetworkInterfaceID, ports []vpc.PortRange) error {
 	ns, places, err := d.find(id)
 	if err != nil {
 		return fmt.Errorf("check %s: %w", id, err)
@@ -109,7 +119,11 @@ func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
 	return inside(ns, func() error {
 		for _, i := range places {
 			from := probeAddr(vpc.FamilyOf(i.Addr))
-			for _, r := range i.Ports {
+			wanted := ports
+			if wanted == nil {
+				wanted = i.Ports
+			}
+			for _, r := range wanted {
 				for port := r.From; port <= r.To; port++ {
 					if err := d.door.Probe(ctx, i.VPC, from, netip.AddrPortFrom(i.Addr, uint16(port))); err != nil {
 						return fmt.Errorf("connect to %s: %w", netip.AddrPortFrom(i.Addr, uint16(port)), err)

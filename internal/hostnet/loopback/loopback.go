@@ -459,6 +459,16 @@ func (d *Driver) Accept(ctx context.Context) (*vpc.Conn, error) { return d.door.
 // Check connects to every port of the interface and waits until the connection arrives at this driver: another
 // process on the same address would not be taken for it.
 func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
+	return d.check(ctx, id, nil)
+}
+
+// CheckPort is Check of one port.
+func (d *Driver) CheckPort(ctx context.Context, id vpc.NetworkInterfaceID, port uint16) error {
+	return d.check(ctx, id, []vpc.PortRange{{From: int(port), To: int(port)}})
+}
+
+// check connects to ports, by default to all of the interface.
+func (d *Driver) check(ctx context.Context, id vpc.NetworkInterfaceID, ports []vpc.PortRange) error {
 	d.mu.Lock()
 	i := d.interfaces[id]
 	d.mu.Unlock()
@@ -468,7 +478,10 @@ func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
 	if i.err != nil {
 		return i.err
 	}
-	for _, r := range i.Ports {
+	if ports == nil {
+		ports = i.Ports
+	}
+	for _, r := range ports {
 		for port := r.From; port <= r.To; port++ {
 			d.mu.Lock()
 			at := netip.AddrPortFrom(dialAddr(i.slot, i.Addr), d.dialPort(uint16(port)))

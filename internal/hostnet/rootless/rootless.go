@@ -155,6 +155,14 @@ func (d *Driver) Check(ctx context.Context, id vpc.NetworkInterfaceID) error {
 	return d.outside.Check(ctx, id)
 }
 
+// CheckPort is Check of one port.
+func (d *Driver) CheckPort(ctx context.Context, id vpc.NetworkInterfaceID, port uint16) error {
+	if err := d.inside.CheckPort(ctx, id, port); err != nil {
+		return err
+	}
+	return d.outside.CheckPort(ctx, id, port)
+}
+
 // Accept returns the next connection that the kernel let in.
 func (d *Driver) Accept(ctx context.Context) (*vpc.Conn, error) {
 	c, err := d.inside.Accept(ctx)

@@ -70,6 +70,7 @@ const staleRttMillis = 1000;
 export class Viewer {
   readonly #options: ViewerOptions;
   readonly #session: Session;
+  readonly #origin: URL;
   readonly #stage: HTMLElement;
   readonly #field: HTMLTextAreaElement;
   readonly #abort = new AbortController();
@@ -78,6 +79,7 @@ export class Viewer {
   #picture: { width: number; height: number } | undefined;
   #placement: Placement = { left: 0, top: 0, width: 0, height: 0 };
   #cursor: Cursor | undefined;
+  #alternatives: readonly string[] = [];
   #pingedAt = Number.NEGATIVE_INFINITY;
   #display: DisplayStats = {
     bytes: 0,
@@ -109,6 +111,7 @@ export class Viewer {
       store.startAnew();
     }
     const origin = new URL(options.origin ?? location.origin);
+    this.#origin = origin;
     const scheme = origin.protocol === "https:" ? "wss:" : "ws:";
     this.#session = new Session({
       connect: connectWebSocket,
@@ -122,8 +125,13 @@ export class Viewer {
         newWorker: options.newWorker,
       }),
       store,
-      controlUrl: `${scheme}//${origin.host}/v1/channel/control`,
-      displayUrl: (port) => `${scheme}//${origin.hostname}:${port}/v1/channel/display`,
+      controlUrl: (host) => {
+        const port = origin.port === "" ? "" : `:${origin.port}`;
+        return `${scheme}//${host ?? origin.hostname}${port}/v1/channel/control`;
+      },
+      displayUrl: (port, host) =>
+        `${scheme}//${host ?? origin.hostname}:${port}/v1/channel/display`,
+      alternatives: () => this.#alternatives,
       ticket: options.ticket,
       screen: this.#wish(),
       fixedSize: options.fixedSize !== undefined,
@@ -211,6 +219,11 @@ export class Viewer {
       width,
       height,
     };
+  }
+
+  /** Other hosts of the same endpoint, where the session can be reached when the first one is lost. */
+  setAlternatives(hosts: readonly string[]): void {
+    this.#alternatives = hosts.filter((host) => host !== this.#origin.hostname);
   }
 
   /** Gives the keyboard to the session. */

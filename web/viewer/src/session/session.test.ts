@@ -47,8 +47,8 @@ function begin(options: Partial<SessionOptions> = {}): Session {
     connect: fake.connect,
     display,
     store: new StoredSession(values),
-    controlUrl: "wss://e/v1/channel/control",
-    displayUrl: (port) => `wss://e:${port}/v1/channel/display`,
+    controlUrl: (host) => `wss://${host ?? "e"}/v1/channel/control`,
+    displayUrl: (port, host) => `wss://${host ?? "e"}:${port}/v1/channel/display`,
     ticket: "first.sig",
     screen: { width: 801, height: 601, scale: 100 },
     fixedSize: false,
@@ -108,6 +108,42 @@ function key(name: string): void {
   session.input({ kind: "key", down: true, flags: 0, code: name, key: name });
 }
 const inputs = () => heard().filter((m): m is Input => "seq" in m);
+
+describe("alternatives", () => {
+  const alternatives = () => ["b", "c"];
+  const url = (host: string) => `wss://${host}/v1/channel/control`;
+
+  it("goes on at another host of the endpoint when one falls silent, with control and display", async () => {
+    streaming({ alternatives });
+    await vi.advanceTimersByTimeAsync(31_000); // no answer to pings
+    expect(session.state).toBe("reconnecting");
+    await vi.advanceTimersByTimeAsync(2000);
+    expect(last()).toMatchObject({ url: url("b"), ticket: "resume1.sig" });
+    last().close(1006, "");
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(last()).toMatchObject({ url: url("c"), ticket: "resume1.sig" });
+    last().open();
+    welcome(2);
+    expect(display.opens.at(-1)).toEqual({
+      url: "wss://c:1400/v1/channel/display",
+      ticket: "display2.sig",
+    });
+    display.draw();
+    expect(session.state).toBe("streaming");
+  });
+
+  it("comes back to the page's own host after the others", async () => {
+    streaming({ alternatives });
+    last().close(1006, ""); // the connection was lost, the host may be well
+    const tried: string[] = [];
+    for (let i = 0; i < 4; i++) {
+      await vi.advanceTimersByTimeAsync(10_000);
+      tried.push(last().url);
+      last().close(1006, "");
+    }
+    expect(tried).toEqual([url("e"), url("b"), url("c"), url("e")]);
+  });
+});
 
 describe("connecting", () => {
   it("says hello with an even size, opens display with its ticket, streams when drawn", () => {

@@ -44,8 +44,11 @@ export interface SessionOptions {
   connect: Connect;
   display: DisplayChannel;
   store: SessionStore;
-  controlUrl: string;
-  displayUrl: (port: number) => string;
+  /** Of the page's own host; alternatives are other hosts of the same endpoint. */
+  controlUrl: (host: string | undefined) => string;
+  displayUrl: (port: number, host: string | undefined) => string;
+  /** Hosts to try in turn when the one before does not answer. */
+  alternatives?: () => readonly string[];
   /** From the page's address; without it the stored resume ticket is used. */
   ticket: string | undefined;
   screen: ScreenWish;
@@ -114,6 +117,8 @@ export class Session {
   #rttMs: number | undefined;
   #endReason: EndReason | undefined;
   #bytes = 0;
+  /** Which host is connected to: 0 is the page's own, others are alternatives. */
+  #at = 0;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -273,7 +278,8 @@ export class Session {
     clearTimeout(this.#retryTimer);
     this.#retryTimer = undefined;
     this.#controlOpened = false;
-    const control = this.#options.connect(this.#options.controlUrl, this.#ticket ?? "", {
+    const url = this.#options.controlUrl(this.#host());
+    const control = this.#options.connect(url, this.#ticket ?? "", {
       opened: () => {
         if (this.#control !== control) {
           return;
@@ -300,6 +306,15 @@ export class Session {
       },
     });
     this.#control = control;
+  }
+
+  #alternatives(): readonly string[] {
+    return this.#options.alternatives?.() ?? [];
+  }
+
+  /** The host to connect to; undefined is the page's own. */
+  #host(): string | undefined {
+    return this.#at === 0 ? undefined : this.#alternatives()[this.#at - 1];
   }
 
   #receive(bytes: Uint8Array): void {
@@ -380,6 +395,10 @@ export class Session {
     this.#probeUntil = undefined;
     this.#pinged = undefined;
     this.#control = undefined;
+    if (!opened || code === closeCode.tooSlow) {
+      // Nothing is heard at this host: the next attempt is at another one of the endpoint.
+      this.#at = (this.#at + 1) % (1 + this.#alternatives().length);
+    }
     const now = this.#options.now();
     if (this.#welcome !== undefined) {
       this.#welcome = undefined;
@@ -460,7 +479,7 @@ export class Session {
     this.#displayTriedAt = this.#options.now();
     this.#triedTicket = this.#displayTicket;
     this.#displayTicket = "";
-    this.#options.display.open(this.#options.displayUrl(port), this.#triedTicket);
+    this.#options.display.open(this.#options.displayUrl(port, this.#host()), this.#triedTicket);
   }
 
   #displayOpened(): void {

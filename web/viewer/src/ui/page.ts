@@ -49,6 +49,7 @@ window.penstock = {
 
 const config = later(loadConfig);
 const toolbar = new Toolbar(viewer, config.promise);
+void config.promise.then(({ hosts }) => viewer.setAlternatives(hosts));
 const status = element("p", { class: "status", role: "status" }, texts.connecting);
 const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });
 const overlay = element("div", { class: "overlay" }, status);
