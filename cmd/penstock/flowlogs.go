@@ -56,12 +56,11 @@ func flowLogDir(dataDir string) string { return filepath.Join(dataDir, "flow-log
 
 func (r *region) openFlowLogs() (*flowlog.Log, error) {
 	c := r.config.flowLogs
-	meter, ok := r.driver.(vpc.FlowMeter)
-	if !c.on || !ok {
+	if !c.on {
 		return nil, nil //nolint:nilnil // off
 	}
 	return flowlog.New(flowlog.Config{
-		Dir: flowLogDir(r.config.dataDir), AccountID: r.identity.AccountID, Source: meter, Interval: c.interval,
+		Dir: flowLogDir(r.config.dataDir), AccountID: r.identity.AccountID, Source: r.driver, Interval: c.interval,
 		Limits: flowlog.Limits{File: int64(c.fileMiB) << 20, Age: c.age, Total: int64(c.totalMiB) << 20},
 		Log:    r.log.With("part", "flow-logs"),
 	})

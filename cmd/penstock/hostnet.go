@@ -12,6 +12,7 @@ import (
 // hostNetwork is what the network drivers share here.
 type hostNetwork interface {
 	vpc.Driver
+	vpc.FlowMeter
 	// Hint is what an operator can do to be served better; empty when nothing is to be done.
 	Hint(binary string) string
 }
@@ -29,7 +30,7 @@ func (r *region) openNetwork() (hostNetwork, error) {
 	switch c.net {
 	case netKernel:
 	case netRootless:
-		return rootless.New(rootless.Config{Host: c.host, Store: r.store, DataDir: c.dataDir, Refused: r.refused, Log: r.log})
+		return rootless.New(rootless.Config{Host: c.host, Store: r.store, DataDir: c.dataDir, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
 	default:
 		return loopback.New(loopback.Config{Store: r.store, Spread: c.dataDir, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
 	}
@@ -42,7 +43,7 @@ func (r *region) openNetwork() (hostNetwork, error) {
 	}
 	// A browser on this machine reaches the portal from a loopback address and endpoints from this one.
 	r.hostSource = users.Addresses[0]
-	return kernel.New(kernel.Config{DataDir: c.dataDir, Attachments: []kernel.Attachment{users}, Refused: r.refused, Log: r.log})
+	return kernel.New(kernel.Config{DataDir: c.dataDir, Attachments: []kernel.Attachment{users}, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
 }
 
 // userSource is the address by which a visitor of the public plane would reach endpoints.

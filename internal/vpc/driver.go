@@ -57,7 +57,7 @@ type UserNetwork struct {
 // DriverStats counts connections.
 type DriverStats struct {
 	Admitted uint64 // by the rules
-	Refused  uint64 // by the rules
+	Refused  uint64 // by the rules: those that the driver told of. Where packets are dropped, a connection counts once a minute or interval of Flows, whatever it tries
 	Shed     uint64 // admitted, but too many were open or waiting
 	Open     int
 	Waiting  int // admitted and not yet taken by Accept

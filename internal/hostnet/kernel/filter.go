@@ -57,7 +57,8 @@ func addSet(c *nftables.Conn, set *nftables.Set, elements []nftables.SetElement)
 }
 
 // replace puts the ruleset in force in place of the one before, in one step. It returns the generation that this made.
-func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
+// With logs, packets that rules of interfaces drop are logged.
+func (f filter) replace(rules vpc.Ruleset, logs bool) (generation uint32, err error) {
 	c, err := f.conn()
 	if err != nil {
 		return 0, fmt.Errorf("open packet filter: %w", err)
@@ -105,6 +106,13 @@ func (f filter) replace(rules vpc.Ruleset) (generation uint32, err error) {
 			es, err := expressions(c, t, sets, r)
 			if err != nil {
 				return 0, err
+			}
+			if name, verdict := loggedIn(r); logs && name != "" {
+				if chains[name] == nil {
+					chains[name] = c.AddChain(&nftables.Chain{Name: name, Table: t})
+					logChain(c, chains[name], r.Name, verdict)
+				}
+				es[len(es)-1] = &expr.Verdict{Kind: expr.VerdictGoto, Chain: name}
 			}
 			rule := &nftables.Rule{Table: t, Chain: chains[rules.Chains[i].Name], Exprs: es}
 			if r.Name != "" {

@@ -50,11 +50,16 @@ type Config struct {
 	Limits door.Limits
 	// Names is the folder of the namespaces' names (empty: that of iproute2).
 	Names string
+	// Meter counts the traffic of interfaces, for Flows.
+	Meter bool
 	// HealEvery is how often the network is compared with the plan (0: 2 s).
 	HealEvery time.Duration
-	// Refused is told of each connection that was reset after it was accepted; it must not block. It may be nil.
-	// Connections that the packet filter drops are counted by the rules, see Counters.
+	// Refused is told of connections that the rules dropped, as far as they are logged: each once a minute, or once between
+	// two calls of Flows, and of those that were reset after they were accepted. It must not block. It may be nil.
+	// Every packet is counted by the rules, see Counters.
 	Refused func(vpc.Refusal)
+	// Quiet leaves dropped connections out of Refused, for a caller who sees them end.
+	Quiet bool
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -65,6 +70,7 @@ type Driver struct {
 	owner    string
 	log      *slog.Logger
 	door     *door.Door
+	ledger   *door.Ledger
 	snapshot atomic.Pointer[vpc.Snapshot]
 	healed   atomic.Uint64
 
@@ -96,6 +102,8 @@ type network struct {
 	bridges    map[vpc.SubnetID][]netip.Addr
 	listeners  map[uint16]net.Listener
 	interfaces map[netip.Addr]*iface
+	watch      *watch
+	logs       bool // the rules log what they drop
 }
 
 // iface is an interface of the plan.
@@ -104,7 +112,10 @@ type iface struct {
 	err error // why it does not serve
 }
 
-var _ vpc.Driver = (*Driver)(nil)
+var (
+	_ vpc.Driver    = (*Driver)(nil)
+	_ vpc.FlowMeter = (*Driver)(nil)
+)
 
 // New builds a driver. Nothing is made or removed before the first Apply.
 func New(cfg Config) (*Driver, error) {
@@ -141,12 +152,20 @@ func New(cfg Config) (*Driver, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	keep := refusalKeep
+	if cfg.Meter {
+		keep = 0 // until Flows is called
+	}
+	ledger := door.NewLedger(keep)
 	return &Driver{
-		cfg: cfg, owner: owner(dir), log: log,
-		door:     door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Log: log}),
+		cfg: cfg, owner: owner(dir), log: log, ledger: ledger,
+		door:     door.New(door.Config{Limits: cfg.Limits, Refused: cfg.Refused, Ledger: ledger, Log: log}),
 		networks: map[vpc.VPCID]*network{},
 	}, nil
 }
+
+// refusalKeep is for how long a dropped connection is told of once, where nobody asks for flows.
+const refusalKeep = time.Minute
 
 // Available says what keeps this process from using the driver; nil when nothing does.
 func Available() error {
@@ -185,7 +204,7 @@ func (d *Driver) DialAddr(id vpc.VPCID, private netip.AddrPort) (netip.AddrPort,
 // Hint is what an operator can do to be served better: nothing here.
 func (d *Driver) Hint(string) string { return "" }
 
-// Stats counts connections since New. Refused counts those reset after the handshake; dropped packets are in Counters.
+// Stats counts connections since New. Refused counts those that Config.Refused is told of; every dropped packet is in Counters.
 func (d *Driver) Stats() vpc.DriverStats { return d.door.Stats() }
 
 // Healed counts how often something was put back that somebody else took away.
@@ -252,16 +271,25 @@ func (d *Driver) settle() error {
 func (d *Driver) leave(wanted map[vpc.VPCID][]vpc.PlannedInterface) {
 	d.mu.Lock()
 	var leaving []*door.Interface
+	var networks []*network // that interfaces leave
 	for id, n := range d.networks {
+		before := len(leaving)
 		for addr, i := range n.interfaces {
 			if !slices.ContainsFunc(wanted[id], func(p vpc.PlannedInterface) bool { return samePlace(p, i.PlannedInterface) }) {
 				leaving = append(leaving, i.Interface)
 				delete(n.interfaces, addr)
+				n.watch.leave(addr, i.ID)
 			}
+		}
+		if len(leaving) > before {
+			networks = append(networks, n)
 		}
 	}
 	d.mu.Unlock()
 	linger(d.door.Leave(door.ByReset, leaving...))
+	for _, n := range networks { // while it is known whose addresses they were
+		d.lookAt(n)
+	}
 }
 
 func samePlace(a, b vpc.PlannedInterface) bool {
@@ -330,6 +358,7 @@ func (d *Driver) network(id vpc.VPCID) (*network, error) {
 	d.mu.Lock()
 	d.networks[id] = n
 	d.mu.Unlock()
+	d.watchNetwork(n) // before anything can pass
 	return n, nil
 }
 
@@ -371,12 +400,24 @@ func (d *Driver) settleRules(n *network) (foreign bool, err error) {
 		n.compiled = d.plan.Snapshot
 		return false, nil
 	}
+	if d.cfg.Meter && n.generation != 0 && !foreign { // counters begin again with other rules
+		if err := n.watch.lookBeyond(); err != nil {
+			d.log.Warn("what rules dropped without logging could not be counted", "vpc", n.id, "error", err)
+		}
+	}
 	n.generation, n.compiled = 0, nil
-	generation, err := f.replace(rules)
+	logs := n.watch.log != nil
+	generation, err := f.replace(rules, logs)
+	if logs && errors.Is(err, unix.ENOENT) {
+		d.log.Warn("the packet filter cannot log what it drops", "vpc", n.id, "error", err)
+		logs = false
+		generation, err = f.replace(rules, logs)
+	}
 	if err != nil {
 		return foreign, err
 	}
-	n.generation, n.compiled, n.rules = generation, d.plan.Snapshot, rules
+	n.watch.replaced()
+	n.generation, n.compiled, n.rules, n.logs = generation, d.plan.Snapshot, rules, logs
 	return foreign, nil
 }
 
@@ -410,7 +451,7 @@ func (d *Driver) settleInterfaces(n *network, interfaces []vpc.PlannedInterface,
 	for _, p := range interfaces {
 		i := n.interfaces[p.Addr]
 		if i == nil {
-			i = &iface{Interface: &door.Interface{PlannedInterface: p}}
+			i = &iface{Interface: &door.Interface{PlannedInterface: p, Metered: d.cfg.Meter && !n.watch.tracks()}}
 			n.interfaces[p.Addr] = i
 		}
 		was := i.err
@@ -518,6 +559,7 @@ func (d *Driver) closeNetwork(n *network) error {
 		}
 	}
 	n.route.Close()
+	n.watch.close()
 	return errors.Join(append(errs, removeName(n.name), n.ns.Close())...)
 }
 

@@ -215,3 +215,22 @@ func conformance(t *testing.T, family vpc.AddressFamily) {
 		}
 	})
 }
+
+func TestFlows(t *testing.T) { flowConformance(t, vpc.FamilyIPv4) }
+
+func TestFlowsIPv6(t *testing.T) { flowConformance(t, vpc.FamilyIPv6) }
+
+func flowConformance(t *testing.T, family vpc.AddressFamily) {
+	t.Parallel()
+	needKernel(t)
+	vpctest.RunFlows(t, func(t *testing.T) vpctest.Harness {
+		u := newUsers(t)
+		d, r := start(t, u, Config{Meter: true})
+		return vpctest.Harness{
+			Driver: d, Family: family, Refusals: r.list,
+			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
+				return u.dial(ctx, d, from, id, to, 2*time.Second)
+			},
+		}
+	})
+}

@@ -111,7 +111,7 @@ func TestConformance(t *testing.T) {
 	vpctest.Run(t, func(t *testing.T) vpctest.Harness {
 		d, r := start(t, Config{})
 		return vpctest.Harness{
-			Driver: d, Refusals: r.list, Resets: true,
+			Driver: d, Refusals: r.list,
 			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
 				return dialFrom(ctx, d, from, id, to)
 			},
@@ -124,7 +124,7 @@ func TestFlows(t *testing.T) {
 	vpctest.RunFlows(t, func(t *testing.T) vpctest.Harness {
 		d, r := start(t, Config{Meter: true})
 		return vpctest.Harness{
-			Driver: d, Refusals: r.list, Resets: true,
+			Driver: d, Refusals: r.list,
 			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
 				return dialFrom(ctx, d, from, id, to)
 			},

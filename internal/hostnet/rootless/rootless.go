@@ -38,6 +38,8 @@ type Config struct {
 	DialPatience time.Duration
 	// Limits bound connections.
 	Limits door.Limits
+	// Meter counts the traffic of interfaces, for Flows.
+	Meter bool
 	// Refused is told of each connection that was reset; it must not block. It may be nil.
 	Refused func(vpc.Refusal)
 	// Log may be nil.
@@ -58,7 +60,10 @@ type Driver struct {
 	work sync.WaitGroup
 }
 
-var _ vpc.Driver = (*Driver)(nil)
+var (
+	_ vpc.Driver    = (*Driver)(nil)
+	_ vpc.FlowMeter = (*Driver)(nil)
+)
 
 // New builds a driver in the namespaces of this process. Nothing is bound outside before the first Apply.
 func New(cfg Config) (*Driver, error) {
@@ -87,7 +92,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{cfg: cfg, log: log}
 	d.inside, err = kernel.New(kernel.Config{
 		DataDir: cfg.DataDir, Attachments: []kernel.Attachment{attachment}, Names: names,
-		Limits: cfg.Limits, Refused: cfg.Refused, Log: log,
+		Limits: cfg.Limits, Meter: cfg.Meter, Refused: cfg.Refused, Quiet: true, Log: log, // tell does it
 	})
 	if err != nil {
 		return nil, err
@@ -190,6 +195,9 @@ func (d *Driver) Stats() vpc.DriverStats {
 	s.Shed += d.outside.Stats().Shed
 	return s
 }
+
+// Flows is what the kernel counted inside, where users have the addresses that stand for theirs.
+func (d *Driver) Flows(ctx context.Context) ([]vpc.InterfaceFlows, error) { return d.inside.Flows(ctx) }
 
 // Healed counts how often something was put back that somebody else took away.
 func (d *Driver) Healed() uint64 { return d.inside.Healed() }

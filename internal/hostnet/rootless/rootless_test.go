@@ -297,7 +297,20 @@ func TestInsideConformance(t *testing.T) {
 	vpctest.Run(t, func(t *testing.T) vpctest.Harness {
 		d, told := start(t, Config{})
 		return vpctest.Harness{
-			Driver: d, Refusals: told, Resets: true,
+			Driver: d, Refusals: told,
+			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
+				return dial(ctx, d, from, id, to)
+			},
+		}
+	})
+}
+
+func TestInsideFlows(t *testing.T) {
+	needInside(t)
+	vpctest.RunFlows(t, func(t *testing.T) vpctest.Harness {
+		d, told := start(t, Config{Meter: true})
+		return vpctest.Harness{
+			Driver: d, Refusals: told,
 			Dial: func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error) {
 				return dial(ctx, d, from, id, to)
 			},

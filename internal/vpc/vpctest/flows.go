@@ -218,7 +218,7 @@ func (s *flowSuite) told(i int, kind vpc.HopKind) {
 			continue
 		}
 		want := PlanOf(s.n).Snapshot.Explain(r.Flow).Blocked()
-		if want == nil || want.Identity() != h.Identity() || r.Flow.Dst.Addr() != s.n.Interfaces[i].Addr {
+		if want == nil || want.Identity() != h.Identity() || r.Flow.Dst.Addr() != s.n.At(i, 0).Addr() {
 			s.t.Errorf("refusal of %+v names %s, Explain says %+v", r.Flow, h.Identity(), want)
 		}
 	}

@@ -24,10 +24,8 @@ type Harness struct {
 	Family vpc.AddressFamily // of all addresses; empty: IPv4
 	// Dial connects from an address of a user to an address of a VPC, port 0 of from meaning any.
 	Dial func(ctx context.Context, from netip.AddrPort, id vpc.VPCID, to netip.AddrPort) (net.Conn, error)
-	// Refusals are those that the driver told of so far.
+	// Refusals are those that the driver told of so far: each connection that it refused, once.
 	Refusals func() []vpc.Refusal
-	// Resets says that the driver lets the handshake happen and then resets what it refuses, so that it tells of each.
-	Resets bool
 }
 
 // patience bounds every wait of the suite.
@@ -258,9 +256,6 @@ func (s *suite) refused(from netip.AddrPort, n *Network, i int, port uint16) {
 		if e, ok := errors.AsType[net.Error](err); got != 0 || err == nil || ok && e.Timeout() {
 			s.t.Fatalf("refused connection from %s: read %d bytes, %v", from, got, err)
 		}
-	}
-	if !s.Resets {
-		return
 	}
 	s.await("refusal", func() bool { return len(s.Refusals()) > before })
 	r := s.Refusals()[before]
