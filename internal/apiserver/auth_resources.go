@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"reflect"
@@ -47,11 +48,18 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
 	if in != nil {
 		v := reflect.ValueOf(in).Elem()
 		q.Resources, q.Keys = x.named, requestKeys(v)
-		if x.service == appStream {
+		switch x.service {
+		case appStream:
 			passed = textField(v, "IamRoleArn")
+		case ec2:
+			ec2RequestKeys(*c, v, q.Keys)
+		case iamService, sts:
 		}
 	}
-	d, err := x.decide(ctx, q)
+	d, err := x.decide(ctx, *c, q, reflect.Indirect(reflect.ValueOf(in)))
+	if err == nil && d.Allowed && x.service == ec2 && in != nil {
+		d, err = x.mayTag(ctx, *c, q, in)
+	}
 	if err != nil || !d.Allowed || passed == "" {
 		return orDenied(err, x.permit(d))
 	}
@@ -61,8 +69,8 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, in any) error {
 	return orDenied(err, x.permit(d))
 }
 
-// decide asks about each resource with the tags that it has.
-func (x *exchange) decide(ctx context.Context, q iam.Request) (d iam.Decision, err error) {
+// decide asks about each resource with the tags that it has and the keys that are its own.
+func (x *exchange) decide(ctx context.Context, c Caller, q iam.Request, in reflect.Value) (d iam.Decision, err error) {
 	resources, keys := q.Resources, q.Keys
 	if len(resources) == 0 {
 		return x.server.options.Access.Authorize(ctx, x.credential, q)
@@ -70,6 +78,12 @@ func (x *exchange) decide(ctx context.Context, q iam.Request) (d iam.Decision, e
 	tags, err := x.resourceTags(ctx, resources)
 	if err != nil {
 		return d, err
+	}
+	var own map[string]map[string][]string
+	if x.service == ec2 && x.server.options.Network != nil {
+		if own, err = x.ec2ResourceKeys(ctx, c, in, resources); err != nil {
+			return d, err
+		}
 	}
 	for _, arn := range resources {
 		q.Resources, q.Keys = []string{arn}, maps.Clone(keys)
@@ -80,6 +94,7 @@ func (x *exchange) decide(ctx context.Context, q iam.Request) (d iam.Decision, e
 			q.Keys["aws:resourcetag/"+strings.ToLower(k)] = []string{v}
 			q.Keys[x.service.signingName()+":resourcetag/"+strings.ToLower(k)] = []string{v}
 		}
+		maps.Copy(q.Keys, own[arn])
 		if d, err = x.server.options.Access.Authorize(ctx, x.credential, q); err != nil || !d.Allowed {
 			return d, err
 		}
@@ -153,7 +168,7 @@ func (x *exchange) resources(ctx context.Context, c Caller, in reflect.Value) []
 	case appStream:
 		return appstreamResources(c, x.operation, in)
 	case ec2:
-		return ec2Resources(c, x.operation, in)
+		return append(ec2Resources(c, x.operation, in), x.associated(ctx, c, in)...)
 	case iamService:
 		return x.iamResources(ctx, c, in)
 	case sts:
@@ -218,6 +233,19 @@ var ec2Prefixes = map[string]string{
 	"vpc": "vpc", "subnet": "subnet", "sg": "security-group", "sgr": "security-group-rule", "acl": "network-acl", "rtb": "route-table",
 	"vpce": "vpc-endpoint", "eni": "network-interface", "igw": "internet-gateway", "pl": "prefix-list", "vgw": "vpn-gateway",
 	"dopt": "dhcp-options", "nip": "network-insights-path", "nia": "network-insights-analysis",
+}
+
+// associated are the route table or network ACL and the subnet of the association that an input names.
+func (x *exchange) associated(ctx context.Context, c Caller, in reflect.Value) (out []string) {
+	id := textField(in, "AssociationId")
+	if id == "" || x.server.options.Network == nil {
+		return nil
+	}
+	for _, id := range x.server.options.Network.Associated(ctx, id) {
+		prefix, _, _ := strings.Cut(id, "-")
+		out = append(out, "arn:aws:ec2:"+c.Region+":"+c.AccountID+":"+cmp.Or(ec2Prefixes[prefix], "*")+"/"+id)
+	}
+	return out
 }
 
 // ec2Resources: describing has no resources in EC2.
