@@ -39,6 +39,7 @@ type devConfig struct {
 	audit      auditConfig
 	limits     limitsConfig
 	logLevel   slog.Level
+	signIn     signInConfig
 }
 
 const (
@@ -71,6 +72,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	c.flowLogs.flags(fs)
 	c.audit.flags(fs)
 	c.limits.flags(fs)
+	c.signIn.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -85,6 +87,9 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	}
 	if c.tls != tlsAuto && c.tls != tlsOn {
 		return c, fmt.Errorf("--tls %q is not auto or on", c.tls)
+	}
+	if err := c.signIn.check(); err != nil {
+		return c, err
 	}
 	if (c.tlsCert == "") != (c.tlsKey == "") {
 		return c, errors.New("--tls-cert and --tls-key go together")

@@ -26,6 +26,7 @@ import (
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
+	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/flowlog"
 	"penstock.dev/penstock/internal/gateway"
 	"penstock.dev/penstock/internal/nameserver"
@@ -48,6 +49,7 @@ type region struct {
 	control  *control.Control
 	access   *access.Service
 	audit    *auditlog.Log
+	signIn   *signin.Service
 	gateway  *gateway.Gateway
 	api      http.Handler
 	public   http.Handler
@@ -154,9 +156,12 @@ func (r *region) build() (err error) {
 		Page: webui.Viewer(), PortalURL: publicURL, Region: devRegion, Explain: r.explain, KnownHost: r.knownHost, Hosts: r.endpointHosts,
 		TLS: r.tls, Audit: r.audit, Log: r.log.With("part", "gateway"),
 	})
+	if r.signIn, err = r.openSignIn(publicURL); err != nil {
+		return err
+	}
 	r.public = r.publicHandler()
 	r.api, err = apiserver.New(apiserver.Options{
-		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network,
+		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network, Users: r.signIn,
 		Credentials: r.access, Access: r.access, PageKey: r.identity.Seed, Log: r.log.With("part", "api"),
 		Audit: r.audit,
 	})
@@ -172,7 +177,7 @@ func (r *region) publicHandler() http.Handler {
 	mux.HandleFunc("GET /console/", consolePage)
 	mux.HandleFunc("GET /preflight", r.preflight)
 	mux.Handle("/", portal.New(portal.Options{
-		Control: r.control, Pages: webui.Portal(), Port: r.publicPort(), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
+		Control: r.control, SignIn: r.signIn, Pages: webui.Portal(), Port: r.publicPort(), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
 		Audit: r.audit,
 	}))
 	return onlyHosts(mux, r.publicListener.Addr().String(), r.publicHost)
@@ -191,6 +196,7 @@ func (r *region) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.compute.Run(ctx) })
 	g.Go(func() error { return r.access.Run(ctx) })
+	g.Go(func() error { return r.signIn.Run(ctx) })
 	g.Go(func() error { return r.network.Run(ctx) })
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })

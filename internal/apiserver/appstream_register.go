@@ -21,7 +21,7 @@ func (s *Server) appstreamOperations() []operation {
 		return nil
 	}
 	h := &appstreamHandlers{control: s.options.Control, region: s.options.Region, account: s.options.AccountID}
-	return []operation{
+	ops := []operation{
 		appstreamOp("CreateStack", h.createStack),
 		appstreamOp("DescribeStacks", h.describeStacks),
 		appstreamOp("UpdateStack", h.updateStack),
@@ -43,7 +43,18 @@ func (s *Server) appstreamOperations() []operation {
 		appstreamOp("TagResource", h.tagResource),
 		appstreamOp("UntagResource", h.untagResource),
 		appstreamOp("ListTagsForResource", h.listTagsForResource),
+		appstreamOp("CreateEntitlement", h.createEntitlement),
+		appstreamOp("UpdateEntitlement", h.updateEntitlement),
+		appstreamOp("DeleteEntitlement", h.deleteEntitlement),
+		appstreamOp("DescribeEntitlements", h.describeEntitlements),
+		appstreamOp("AssociateApplicationToEntitlement", h.entitleApplication),
+		appstreamOp("DisassociateApplicationFromEntitlement", h.withdrawApplication),
+		appstreamOp("ListEntitledApplications", h.listEntitledApplications),
 	}
+	if s.options.Users != nil {
+		ops = append(ops, (&userHandlers{h, s.options.Users}).operations()...)
+	}
+	return ops
 }
 
 func (h *appstreamHandlers) arn(kind, name string) *string {

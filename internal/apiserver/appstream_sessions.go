@@ -39,11 +39,12 @@ func (h *appstreamHandlers) describeSessions(ctx context.Context, _ Caller, in *
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "nextToken", "", "it was not made by this operation")
 	}
-	if a := deref(in.AuthenticationType); a != "" && a != "API" {
-		return &api.DescribeSessionsOutput{Sessions: []api.Session{}}, nil
+	auth := appstream.AuthType(deref(in.AuthenticationType))
+	if auth == "" && in.UserId != nil {
+		auth = appstream.AuthAPI // DescribeSessions: the default that goes with a user ID
 	}
 	ss, next, err := h.control.Sessions(ctx, control.SessionQuery{
-		Stack: deref(in.StackName), Fleet: deref(in.FleetName), UserID: deref(in.UserId), After: string(after), Limit: limit,
+		Stack: deref(in.StackName), Fleet: deref(in.FleetName), UserID: deref(in.UserId), After: string(after), Limit: limit, Auth: auth,
 	})
 	if err != nil {
 		return nil, err

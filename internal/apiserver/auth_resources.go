@@ -191,6 +191,13 @@ func appstreamResources(c Caller, operation string, in reflect.Value) (out []str
 	}
 	add("fleet", "FleetName")
 	add("stack", "StackName")
+	if f := in.FieldByName("UserStackAssociations"); f.IsValid() {
+		for i := range f.Len() {
+			for _, name := range textFields(f.Index(i), "StackName") {
+				out = append(out, appstream.ARN(c.Region, c.AccountID, "stack", name))
+			}
+		}
+	}
 	if operation != "DescribeFleets" {
 		add("image", "ImageName")
 	}

@@ -11,6 +11,7 @@ import (
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
+	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/wire/ec2api"
 )
@@ -25,6 +26,7 @@ func TestCoverageDocument(t *testing.T) {
 	s, err := New(Options{
 		AccountID: "123456789012", Region: "us-east-1", Credentials: iam.NewDirectory(nil, nil),
 		Control: control.New(control.Options{}), Network: network.New(network.Config{}), Access: new(access.Service),
+		Users: new(signin.Service),
 	})
 	if err != nil {
 		t.Fatal(err)

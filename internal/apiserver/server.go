@@ -18,6 +18,7 @@ import (
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
+	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/wire/sigv4"
 )
@@ -45,6 +46,7 @@ type Options struct {
 
 	Control *control.Control // nil: no AppStream operation is served
 	Network *network.Service // nil: no EC2 operation is served
+	Users   *signin.Service  // nil: no operation on the user pool is served
 
 	// PageKey is a secret from which tokens of pages are made; with nil they end with the server.
 	PageKey []byte

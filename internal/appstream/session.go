@@ -36,7 +36,8 @@ const (
 type Session struct {
 	ID                SessionID
 	UserID            string
-	AuthType          string // API
+	AuthType          string // API, SAML, USERPOOL
+	Provider          string `json:",omitempty"` // identity provider of a federated user
 	Stack             string
 	Fleet             string
 	Application       string   // name in the image's catalogue

@@ -14,18 +14,14 @@ type Grant struct {
 	UserID      string    `json:"u"`
 	Application string    `json:"a,omitempty"` // starts at once; empty: the user chooses
 	Context     string    `json:"c,omitempty"` // SessionContext
-	Resolution  string    `json:"r,omitempty"` // WIDTHxHEIGHT
 	Expires     time.Time `json:"x"`
 }
 
 // Purpose keeps signed things apart: what was made for one use is refused for another.
 type Purpose string
 
-// The purposes of grants.
-const (
-	ForStreamingURL Purpose = "streaming-url" // in a URL that an API caller hands to a user
-	ForPortal       Purpose = "portal"        // in the cookie of a browser that opened such a URL
-)
+// ForStreamingURL is the purpose of what stands in a URL that an API caller hands to a user.
+const ForStreamingURL Purpose = "streaming-url"
 
 // maxGrant bounds what VerifyGrant looks at, in bytes.
 const maxGrant = 8192

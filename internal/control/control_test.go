@@ -239,7 +239,9 @@ func (r *rig) untilEnded(id appstream.SessionID) *appstream.Session {
 }
 
 func (r *rig) launch(user, app string) (*appstream.Session, error) {
-	s, err := r.Launch(r.ctx, control.LaunchRequest{Grant: appstream.Grant{Stack: "s", Fleet: "f", UserID: user}, Application: app})
+	s, err := r.Launch(r.ctx, control.LaunchRequest{
+		Visitor: appstream.Visitor{Auth: appstream.AuthAPI, Stack: "s", Fleet: "f", UserID: user}, Stack: "s", Application: app,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -570,27 +572,23 @@ func TestStreamingURLs(t *testing.T) {
 	p, err := url.Parse(u)
 	r.must(err)
 	parameters := p.Query().Get("parameters")
-	g, cookie, err := r.SignIn(parameters, "800x600")
+	v, err := r.OpenStreamingURL(parameters, "800x600")
 	r.must(err)
-	if g.UserID != "ann" || g.Stack != "s" || g.Resolution != "800x600" {
-		t.Errorf("grant: got %+v", g)
-	}
-	if _, err := r.SignedIn(cookie); err != nil {
-		t.Errorf("cookie: %v", err)
-	}
-	if _, err := r.SignedIn(parameters); !errors.Is(err, appstream.ErrGrantInvalid) {
-		t.Errorf("a URL's parameters as cookie: got %v", err)
-	}
-	if _, _, err := r.SignIn(cookie, ""); !errors.Is(err, appstream.ErrGrantInvalid) {
-		t.Errorf("a cookie as URL: got %v", err)
+	if v.UserID != "ann" || v.Stack != "s" || v.Fleet != "f" || v.Resolution != "800x600" || v.Auth != appstream.AuthAPI {
+		t.Errorf("visitor: got %+v", v)
 	}
 	forged := []byte(parameters)
 	forged[len(forged)-10] ^= 'A' ^ 'B' // another letter, digit or sign of the alphabet in the signature, or none of it
-	if _, _, err := r.SignIn(string(forged), ""); !errors.Is(err, appstream.ErrGrantInvalid) {
+	if _, err := r.OpenStreamingURL(string(forged), ""); !errors.Is(err, appstream.ErrGrantInvalid) {
 		t.Errorf("forged: got %v", err)
 	}
+	other, err := appstream.SignGrant(r.Key, appstream.Grant{Purpose: "other", Stack: "s", Fleet: "f", UserID: "ann", Expires: time.Now().Add(time.Hour)})
+	r.must(err)
+	if _, err := r.OpenStreamingURL(other, ""); !errors.Is(err, appstream.ErrGrantInvalid) {
+		t.Errorf("what was signed for another purpose: got %v", err)
+	}
 	for _, bad := range []string{"0x0", "63x64", "800x", "99999x1", "800X600", "5121x600"} {
-		if _, _, err := r.SignIn(parameters, bad); !fault.Is(err, fault.Invalid) {
+		if _, err := r.OpenStreamingURL(parameters, bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("resolution %s: got %v", bad, err)
 		}
 	}

@@ -27,30 +27,38 @@ const (
 
 // LaunchRequest asks for a session.
 type LaunchRequest struct {
-	Grant       appstream.Grant
+	Visitor     appstream.Visitor
+	Stack       string // one of the visitor's
 	Application string
-	Resolution  string // WIDTHxHEIGHT for a fixed screen, or empty
 }
 
-// Launch gives the user a session: the running one of the same stack and fleet, or a new one on a ready instance. It returns
-// when the session has been placed; the session reconciler starts the application.
+// Launch gives the visitor a session: the running one of the same stack and fleet, or a new one on a ready instance. It returns
+// when the session has been placed; the session reconciler starts the application. Whether the visitor may is asked in the same
+// transaction.
 func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Session, error) {
-	if q.Resolution != "" {
-		if _, _, err := ParseResolution(q.Resolution); err != nil {
+	if q.Visitor.Resolution != "" {
+		if _, _, err := ParseResolution(q.Visitor.Resolution); err != nil {
 			return nil, err
 		}
 	}
 	if _, err := c.application(ctx, q.Application); err != nil {
 		return nil, err
 	}
-	g := q.Grant
 	var out *appstream.Session
+	var fleet string
 	place := func(tx state.Tx) error {
-		f, err := c.usable(tx, g.Stack, g.Fleet)
+		err := c.permit(tx, q.Visitor, q.Stack, q.Application)
 		if err != nil {
 			return err
 		}
-		if out, err = c.running(tx, g, q.Application); err != nil || out != nil {
+		if fleet, err = c.fleetOf(tx, q.Visitor, q.Stack); err != nil {
+			return err
+		}
+		f, err := c.usable(tx, q.Stack, fleet)
+		if err != nil {
+			return err
+		}
+		if out, err = c.running(tx, q, fleet); err != nil || out != nil {
 			return err
 		}
 		out, err = c.place(tx, f, q)
@@ -62,7 +70,7 @@ func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Sessi
 			return out, err
 		}
 		// An instance is on its way: wait for it as long as the caller does.
-		if err := state.Await(ctx, c.Store, func(r state.Reader) (bool, error) { return c.placeable(r, g.Stack, g.Fleet) }); err != nil {
+		if err := state.Await(ctx, c.Store, func(r state.Reader) (bool, error) { return c.placeable(r, q.Stack, fleet) }); err != nil {
 			return nil, err
 		}
 	}
@@ -106,18 +114,19 @@ func (c *Control) readyInstance(r state.Reader, f *appstream.Fleet) (*appstream.
 	return nil, fault.Newf(fault.NotAvailable, "fleet", f.Name, "all of its %d instances are in use", f.DesiredInstances)
 }
 
-// running is the user's live session of the same stack and fleet, or nil. A user returns to a session wherever it was begun.
-func (c *Control) running(tx state.Tx, g appstream.Grant, application string) (*appstream.Session, error) {
-	ss, err := appstream.Sessions.By(tx, "live-user", g.Stack+" "+g.UserID)
+// running is the visitor's live session of the same stack and fleet, or nil. A user returns to a session wherever it was begun, but
+// not to that of somebody of the same name who proves it in another way.
+func (c *Control) running(tx state.Tx, q LaunchRequest, fleet string) (*appstream.Session, error) {
+	ss, err := appstream.Sessions.By(tx, "live-user", q.Stack+" "+q.Visitor.UserID)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range ss {
-		if s.Fleet != g.Fleet || s.Expire != 0 {
+		if s.Fleet != fleet || s.Expire != 0 || s.AuthType != string(q.Visitor.Auth) || s.Provider != q.Visitor.Provider {
 			continue
 		}
-		if !slices.Contains(s.Applications(), application) {
-			s.More = append(s.More, application)
+		if !slices.Contains(s.Applications(), q.Application) {
+			s.More = append(s.More, q.Application)
 			return s, appstream.Sessions.Put(tx, s)
 		}
 		return s, nil
@@ -131,19 +140,19 @@ func (c *Control) place(tx state.Tx, f *appstream.Fleet, q LaunchRequest) (*apps
 	if err != nil {
 		return nil, err
 	}
-	stack, ok, err := appstream.Stacks.Get(tx, q.Grant.Stack)
+	stack, ok, err := appstream.Stacks.Get(tx, q.Stack)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, stackNotFound(q.Grant.Stack)
+		return nil, stackNotFound(q.Stack)
 	}
 	now := c.Now().UTC()
 	s := &appstream.Session{
-		ID: newSessionID(), UserID: q.Grant.UserID, AuthType: "API", Stack: q.Grant.Stack, Fleet: f.Name,
-		Application: q.Application, Context: q.Grant.Context, Instance: inst.ID, Endpoint: stack.Endpoint(),
+		ID: newSessionID(), UserID: q.Visitor.UserID, AuthType: string(q.Visitor.Auth), Provider: q.Visitor.Provider, Stack: q.Stack, Fleet: f.Name,
+		Application: q.Application, Context: q.Visitor.Context, Instance: inst.ID, Endpoint: stack.Endpoint(),
 		State: appstream.SessionPending, Started: now, MaxEnd: now.Add(f.MaxUserDuration),
-		DisconnectTimeout: f.DisconnectTimeout, IdleTimeout: f.IdleTimeout, Fixed: q.Resolution, PublicKey: inst.PublicKey,
+		DisconnectTimeout: f.DisconnectTimeout, IdleTimeout: f.IdleTimeout, Fixed: q.Visitor.Resolution, PublicKey: inst.PublicKey,
 	}
 	if s.Endpoint == appstream.InternetEndpoint {
 		s.Origin, s.DisplayPort = c.InternetOrigin, c.InternetPort
@@ -242,6 +251,7 @@ func (c *Control) reachable(ctx context.Context, s *appstream.Session) (*appstre
 // SessionQuery selects sessions; Stack and Fleet are required by DescribeSessions.
 type SessionQuery struct {
 	Stack, Fleet, UserID, After string
+	Auth                        appstream.AuthType // empty: every one
 	Limit                       int
 }
 
@@ -268,7 +278,9 @@ func (c *Control) Sessions(ctx context.Context, q SessionQuery) ([]*appstream.Se
 			ss = ss[:q.Limit]
 			next = string(ss[len(ss)-1].ID)
 		}
-		return slices.DeleteFunc(ss, func(s *appstream.Session) bool { return s.Fleet != q.Fleet }), err
+		return slices.DeleteFunc(ss, func(s *appstream.Session) bool {
+			return s.Fleet != q.Fleet || q.Auth != "" && s.AuthType != string(q.Auth)
+		}), err
 	})
 	return out, next, err
 }

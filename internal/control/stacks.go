@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -153,7 +154,7 @@ func (c *Control) checkStack(r state.Reader, s *appstream.Stack, endpoints bool)
 	return nil
 }
 
-// DeleteStack removes a stack that no fleet is associated with.
+// DeleteStack removes a stack that no fleet is associated with, and what users and entitlements had of it.
 func (c *Control) DeleteStack(ctx context.Context, name string) error {
 	_, err := c.Store.Update(ctx, func(tx state.Tx) error {
 		if _, ok, err := appstream.Stacks.Get(tx, name); err != nil {
@@ -175,6 +176,12 @@ func (c *Control) DeleteStack(ctx context.Context, name string) error {
 		if n > 0 {
 			return fault.New(fault.InUse, "stack", name, "sessions are running")
 		}
+		if err := deleteBy(tx, appstream.UserStacks, "stack", name); err != nil {
+			return err
+		}
+		if err := deleteBy(tx, appstream.Entitlements, "stack", name); err != nil {
+			return err
+		}
 		return appstream.Stacks.Delete(tx, name)
 	})
 	return err
@@ -183,6 +190,15 @@ func (c *Control) DeleteStack(ctx context.Context, name string) error {
 // Stacks returns the named stacks, all when no name is given, in order of their names.
 func (c *Control) Stacks(ctx context.Context, names []string) ([]*appstream.Stack, error) {
 	return named(ctx, c.Store, appstream.Stacks, "stack", names)
+}
+
+// deleteBy deletes every document with one secondary key.
+func deleteBy[T any](tx state.Tx, t state.Table[T], key, value string) error {
+	all, err := t.By(tx, key, value)
+	for _, v := range all {
+		err = errors.Join(err, t.Delete(tx, t.ID(v)))
+	}
+	return err
 }
 
 func stackNotFound(name string) error {

@@ -121,27 +121,19 @@ func (c *Control) application(ctx context.Context, name string) (appstream.Appli
 	return appstream.Application{}, fault.New(fault.NotFound, "application", name, "the image has no application with this name")
 }
 
-// SignIn accepts a streaming URL's parameters and returns the grant that the browser keeps, and its text form.
+// OpenStreamingURL accepts a streaming URL's parameters and says who opens it and for what.
 // The URL's validity bounds when it is opened, not how long its user may go on choosing applications.
-func (c *Control) SignIn(parameters, resolution string) (appstream.Grant, string, error) {
+func (c *Control) OpenStreamingURL(parameters, resolution string) (appstream.Visitor, error) {
 	g, err := appstream.VerifyGrant(parameters, publicKey(c.Key), appstream.ForStreamingURL, c.Now())
 	if err != nil {
-		return appstream.Grant{}, "", err
+		return appstream.Visitor{}, err
 	}
 	if resolution != "" {
 		if _, _, err := ParseResolution(resolution); err != nil {
-			return appstream.Grant{}, "", err
+			return appstream.Visitor{}, err
 		}
 	}
-	g.Purpose, g.Resolution, g.Expires = appstream.ForPortal, resolution, c.Now().Add(SignInLife).UTC()
-	token, err := appstream.SignGrant(c.Key, g)
-	return g, token, err
-}
-
-// SignInLife is how long a browser stays signed in.
-const SignInLife = 12 * time.Hour
-
-// SignedIn checks what SignIn made.
-func (c *Control) SignedIn(token string) (appstream.Grant, error) {
-	return appstream.VerifyGrant(token, publicKey(c.Key), appstream.ForPortal, c.Now())
+	v := g.Visitor()
+	v.Resolution = resolution
+	return v, nil
 }

@@ -9,35 +9,47 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/audit"
+	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/fault"
 )
 
 // record puts an event of a request on record: what the caller set, and how the request came.
 func (p *Portal) record(r *http.Request, e audit.Event) {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	e.SourceIP, e.UserAgent = host, r.UserAgent()
+	c := client(r)
+	e.SourceIP, e.UserAgent, e.TLS = c.Source, c.Agent, c.TLS
 	if e.Source == "" {
 		e.Source = audit.AppStreamSource
 	}
 	if e.Type == "" {
 		e.Type = audit.Action
 	}
-	if r.TLS != nil {
-		e.TLS = &audit.TLS{Version: strings.ReplaceAll(tls.VersionName(r.TLS.Version), " ", "v"), Cipher: tls.CipherSuiteName(r.TLS.CipherSuite), Host: r.Host}
-	}
 	p.Audit.Record(e)
 }
 
-// recordUser is record for a user who is signed in.
-func (p *Portal) recordUser(r *http.Request, g appstream.Grant, e audit.Event) {
-	e.Identity = audit.StreamingUser(g.UserID, "API")
+// client is where a request comes from.
+func client(r *http.Request) signin.Client {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	agent := r.UserAgent()
+	c := signin.Client{Source: host, Agent: agent[:min(len(agent), maxAgent)]}
+	if r.TLS != nil {
+		c.TLS = &audit.TLS{Version: strings.ReplaceAll(tls.VersionName(r.TLS.Version), " ", "v"), Cipher: tls.CipherSuiteName(r.TLS.CipherSuite), Host: r.Host}
+	}
+	return c
+}
+
+// maxAgent bounds what is kept of a User-Agent.
+const maxAgent = 256
+
+// recordUser is record for a user who is signed in and does something with a stack.
+func (p *Portal) recordUser(r *http.Request, v appstream.Visitor, stack string, e audit.Event) {
+	e.Identity = audit.StreamingUser(v.UserID, string(v.Auth))
 	if e.Additional == nil {
 		e.Additional = map[string]any{}
 	}
-	e.Additional["stackName"] = g.Stack
+	e.Additional["stackName"] = stack
 	p.record(r, e)
 }
 

@@ -1,12 +1,11 @@
-// Package portal serves the public plane's pages for users: sign-in by streaming URL, the catalogue, launching an application and
-// the hand-over to the endpoint, by top-level navigation with a one-time ticket in the fragment.
+// Package portal serves the public plane's pages for users: sign-in by streaming URL, by password and by identity providers, the
+// catalogue, launching an application and the hand-over to the endpoint, by top-level navigation with a one-time ticket in the fragment.
 package portal
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -18,12 +17,14 @@ import (
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/control"
+	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/fault"
 )
 
 // Options is what a Portal is built from.
 type Options struct {
 	Control *control.Control
+	SignIn  *signin.Service
 	Pages   http.Handler   // the portal's page and assets
 	Port    uint16         // where it is served; part of the cookie's name, because cookies do not tell ports apart
 	Secure  bool           // served over TLS
@@ -49,11 +50,11 @@ func New(o Options) *Portal {
 	o.Audit = audit.Or(o.Audit)
 	p := &Portal{Options: o, mux: http.NewServeMux()}
 	p.mux.HandleFunc("GET /authenticate", p.authenticate)
-	p.mux.HandleFunc("GET /api/portal/v1/me", p.signedIn(p.me))
+	p.mux.HandleFunc("GET /api/portal/v1/me", p.me)
 	p.mux.HandleFunc("POST /api/portal/v1/launch", p.signedIn(p.launch))
 	p.mux.HandleFunc("GET /api/portal/v1/sessions/{id}", p.signedIn(p.session))
 	p.mux.HandleFunc("GET /api/portal/v1/applications/{name}/icon", p.signedIn(p.icon))
-	p.mux.HandleFunc("POST /api/portal/v1/signout", p.signOut)
+	p.signInRoutes()
 	p.mux.Handle("GET /", o.Pages)
 	return p
 }
@@ -72,9 +73,9 @@ func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // authenticate opens a streaming URL: the browser keeps a cookie, the URL's parameters leave the address bar.
 func (p *Portal) authenticate(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	g, token, err := p.Control.SignIn(q.Get("parameters"), q.Get("resolution"))
+	v, err := p.Control.OpenStreamingURL(q.Get("parameters"), q.Get("resolution"))
 	if err != nil {
-		code, reason := "url-invalid", err.Error()
+		code := "url-invalid"
 		switch {
 		case errors.Is(err, appstream.ErrGrantExpired):
 			code = "url-expired"
@@ -82,44 +83,45 @@ func (p *Portal) authenticate(w http.ResponseWriter, r *http.Request) {
 			code = "url-parameters"
 		}
 		p.Log.Info("streaming URL was refused", "source", r.RemoteAddr, "code", code)
-		p.record(r, audit.Event{Source: audit.SignInSource, Name: "SignIn", Type: audit.SignIn, ErrorCode: code, ErrorText: reason, Unproved: true, Identity: audit.StreamingUser("", "API")})
-		http.SetCookie(w, p.cookie("", -1))
-		http.Redirect(w, r, "/?"+url.Values{"error": {code}, "reason": {reason}}.Encode(), http.StatusSeeOther)
+		p.record(r, audit.Event{
+			Source: audit.SignInSource, Name: "SignIn", Type: audit.SignIn, ErrorCode: code, ErrorText: err.Error(), Unproved: true,
+			Identity: audit.StreamingUser("", string(appstream.AuthAPI)),
+		})
+		p.sendBack(w, r, code)
 		return
 	}
-	p.Log.Info("user signed in by streaming URL", "stack", g.Stack, "user", g.UserID, "source", r.RemoteAddr)
-	p.recordUser(r, g, audit.Event{Source: audit.SignInSource, Name: "SignIn", Type: audit.SignIn})
-	http.SetCookie(w, p.cookie(token, int(control.SignInLife/time.Second)))
+	t, err := p.SignIn.Open(r.Context(), v, client(r), p.token(r), signin.OpenOptions{})
+	if err != nil {
+		p.Log.Error("streaming URL could not be opened", "error", err)
+		p.sendBack(w, r, "internal")
+		return
+	}
+	http.SetCookie(w, p.cookie(t))
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-func (p *Portal) cookieName() string { return fmt.Sprintf("penstock_session_%d", p.Port) }
-
-func (p *Portal) cookie(value string, maxAge int) *http.Cookie {
-	return &http.Cookie{
-		Name: p.cookieName(), Value: value, Path: "/", MaxAge: maxAge,
-		HttpOnly: true, Secure: p.Secure, SameSite: http.SameSiteLaxMode,
-	}
+// sendBack shows the portal's page with the reason of a refusal, and nobody signed in.
+func (p *Portal) sendBack(w http.ResponseWriter, r *http.Request, code string) {
+	http.SetCookie(w, p.cookie(signin.Token{}))
+	http.Redirect(w, r, "/?"+url.Values{"error": {code}}.Encode(), http.StatusSeeOther)
 }
 
-// signedIn lets only browsers with a valid cookie through; what changes something must also come from our own page.
-func (p *Portal) signedIn(next func(http.ResponseWriter, *http.Request, appstream.Grant)) http.HandlerFunc {
+// signedIn lets only browsers through that are signed in; what changes something must also come from our own page.
+func (p *Portal) signedIn(next func(http.ResponseWriter, *http.Request, appstream.Visitor)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && !sameOrigin(r) {
 			writeError(w, http.StatusForbidden, "cross-site", "the request does not come from the portal's own page")
 			return
 		}
-		c, err := r.Cookie(p.cookieName())
+		si, err := p.SignIn.Lookup(r.Context(), p.token(r))
+		if err == nil && si.Step != signin.StepDone {
+			err = &signin.Refusal{Code: signin.CodeEnded, Reason: "the sign-in is not finished"}
+		}
 		if err != nil {
-			writeError(w, http.StatusUnauthorized, "not-signed-in", "open a streaming URL to sign in")
+			p.fail(w, r, err)
 			return
 		}
-		g, err := p.Control.SignedIn(c.Value)
-		if err != nil {
-			writeError(w, http.StatusUnauthorized, "not-signed-in", "the sign-in has ended; open a streaming URL to sign in again")
-			return
-		}
-		next(w, r, g)
+		next(w, r, si.Visitor)
 	}
 }
 
@@ -141,85 +143,111 @@ type applicationView struct {
 	IconURL     string `json:"iconUrl"`
 }
 
-func (p *Portal) me(w http.ResponseWriter, r *http.Request, g appstream.Grant) {
-	apps, err := p.Control.Applications(r.Context())
+// stackView is a stack of the visitor's with what can be started from it.
+type stackView struct {
+	Name         string            `json:"name"`
+	DisplayName  string            `json:"displayName"`
+	Description  string            `json:"description"`
+	Unavailable  string            `json:"unavailable"` // why nothing can be started now
+	RedirectURL  string            `json:"redirectUrl"`
+	FeedbackURL  string            `json:"feedbackUrl"`
+	Applications []applicationView `json:"applications"`
+}
+
+func (p *Portal) me(w http.ResponseWriter, r *http.Request) {
+	si, err := p.SignIn.Lookup(r.Context(), p.token(r))
+	if err == nil && si.Step != signin.StepDone {
+		p.notSignedIn(w, r, si, "the sign-in is not finished")
+		return
+	}
+	if refusal, ok := errors.AsType[*signin.Refusal](err); ok {
+		p.notSignedIn(w, r, nil, refusal.Reason)
+		return
+	}
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	stacks, err := p.Control.Stacks(r.Context(), []string{g.Stack})
+	v := si.Visitor
+	offers, err := p.Control.Offers(r.Context(), v)
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	s := stacks[0]
-	views := make([]applicationView, 0, len(apps))
-	for _, a := range apps {
-		v := applicationView{ID: a.Name, DisplayName: a.DisplayName, Description: a.Description}
-		if a.IconPath != "" {
-			v.IconURL = "/api/portal/v1/applications/" + url.PathEscape(a.Name) + "/icon"
+	stacks := make([]stackView, 0, len(offers))
+	for _, o := range offers {
+		s := stackView{
+			Name: o.Stack.Name, DisplayName: o.Stack.DisplayName, Description: o.Stack.Description, Unavailable: o.Unavailable,
+			RedirectURL: o.Stack.RedirectURL, FeedbackURL: o.Stack.FeedbackURL, Applications: make([]applicationView, 0, len(o.Applications)),
 		}
-		views = append(views, v)
-	}
-	display := s.DisplayName
-	if display == "" {
-		display = s.Name
+		if s.DisplayName == "" {
+			s.DisplayName = s.Name
+		}
+		for _, a := range o.Applications {
+			view := applicationView{ID: a.Name, DisplayName: a.DisplayName, Description: a.Description}
+			if a.IconPath != "" {
+				view.IconURL = "/api/portal/v1/applications/" + url.PathEscape(a.Name) + "/icon"
+			}
+			s.Applications = append(s.Applications, view)
+		}
+		stacks = append(stacks, s)
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"stackName": s.Name, "stackDisplayName": display, "description": s.Description, "userId": g.UserID,
-		"applications": views, "launch": g.Application, "resolution": g.Resolution,
-		"redirectUrl": s.RedirectURL, "feedbackUrl": s.FeedbackURL,
+		"userId": v.UserID, "authType": v.Auth, "stacks": stacks, "launch": v.Application, "resolution": v.Resolution,
 	})
 }
 
-func (p *Portal) launch(w http.ResponseWriter, r *http.Request, g appstream.Grant) {
+func (p *Portal) launch(w http.ResponseWriter, r *http.Request, v appstream.Visitor) {
 	var q struct {
 		ApplicationID string `json:"applicationId"`
+		StackName     string `json:"stackName"`
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&q); err != nil || q.ApplicationID == "" {
-		writeError(w, http.StatusBadRequest, "bad-request", "applicationId is missing or the body is not JSON")
+	if !readJSON(w, r, &q) {
 		return
 	}
-	if g.Application != "" && q.ApplicationID != g.Application {
-		writeError(w, http.StatusForbidden, "not-granted", "the streaming URL names another application")
+	if q.StackName == "" {
+		q.StackName = v.Stack // the only one of a streaming URL
+	}
+	if q.ApplicationID == "" || q.StackName == "" {
+		writeError(w, http.StatusBadRequest, "bad-request", "applicationId or stackName is missing")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), launchWait)
 	defer cancel()
-	s, err := p.Control.Launch(ctx, control.LaunchRequest{Grant: g, Application: q.ApplicationID, Resolution: g.Resolution})
+	s, err := p.Control.Launch(ctx, control.LaunchRequest{Visitor: v, Stack: q.StackName, Application: q.ApplicationID})
 	if errors.Is(err, context.DeadlineExceeded) {
 		writeError(w, http.StatusServiceUnavailable, "no-capacity", "no machine became ready in time; try again")
 		return
 	}
 	if err != nil {
-		p.recordUser(r, g, audit.Event{Name: "LaunchApplication", ErrorCode: "Refused", ErrorText: faultText(err), Additional: map[string]any{"application": q.ApplicationID}})
+		p.recordUser(r, v, q.StackName, audit.Event{Name: "LaunchApplication", ErrorCode: "Refused", ErrorText: faultText(err), Additional: map[string]any{"application": q.ApplicationID}})
 		p.fail(w, r, err)
 		return
 	}
-	p.recordUser(r, g, audit.Event{Name: "LaunchApplication", Additional: map[string]any{
+	p.recordUser(r, v, q.StackName, audit.Event{Name: "LaunchApplication", Additional: map[string]any{
 		"application": q.ApplicationID, "sessionId": string(s.ID), "endpoint": string(s.Endpoint), "fleetName": s.Fleet,
 	}})
-	p.answer(ctx, w, r, g, s.ID)
+	p.answer(ctx, w, r, v, s.ID)
 }
 
-func (p *Portal) session(w http.ResponseWriter, r *http.Request, g appstream.Grant) {
+func (p *Portal) session(w http.ResponseWriter, r *http.Request, v appstream.Visitor) {
 	id := appstream.SessionID(r.PathValue("id"))
 	s, ok, err := p.Control.Session(r.Context(), id)
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	if !ok || s.UserID != g.UserID || s.Stack != g.Stack {
+	if !ok || s.UserID != v.UserID || s.AuthType != string(v.Auth) || s.Provider != v.Provider || v.Stack != "" && s.Stack != v.Stack {
 		writeError(w, http.StatusNotFound, "no-session", "there is no such session of yours")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), launchWait)
 	defer cancel()
-	p.answer(ctx, w, r, g, id)
+	p.answer(ctx, w, r, v, id)
 }
 
 // answer waits for the session and says where to go.
-func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, g appstream.Grant, id appstream.SessionID) {
+func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, v appstream.Visitor, id appstream.SessionID) {
 	s, err := p.Control.Ready(ctx, id)
 	if err != nil {
 		p.fail(w, r, err)
@@ -233,7 +261,7 @@ func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 			p.fail(w, r, err)
 			return
 		}
-		p.recordUser(r, g, audit.Event{Name: "IssueTicket", Additional: map[string]any{"sessionId": string(s.ID), "endpoint": string(s.Endpoint)}})
+		p.recordUser(r, v, s.Stack, audit.Event{Name: "IssueTicket", Additional: map[string]any{"sessionId": string(s.ID), "endpoint": string(s.Endpoint)}})
 		out["state"], out["viewerUrl"] = "ready", u
 	case appstream.SessionExpired:
 		out["state"], out["code"], out["reason"] = "failed", "session-ended", s.EndReason
@@ -243,7 +271,7 @@ func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 }
 
 // icon serves an application's icon from this machine's icon themes.
-func (p *Portal) icon(w http.ResponseWriter, r *http.Request, _ appstream.Grant) {
+func (p *Portal) icon(w http.ResponseWriter, r *http.Request, _ appstream.Visitor) {
 	apps, err := p.Control.Applications(r.Context())
 	if err != nil {
 		p.fail(w, r, err)
@@ -268,17 +296,12 @@ func (p *Portal) icon(w http.ResponseWriter, r *http.Request, _ appstream.Grant)
 	http.NotFound(w, r)
 }
 
-func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
-	if !sameOrigin(r) {
-		writeError(w, http.StatusForbidden, "cross-site", "the request does not come from the portal's own page")
-		return
-	}
-	http.SetCookie(w, p.cookie("", -1))
-	w.WriteHeader(http.StatusNoContent)
-}
-
 // fail answers with a fault's reason, or with nothing but a number when the failure is ours.
 func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if refusal, ok := errors.AsType[*signin.Refusal](err); ok {
+		p.refuse(w, refusal)
+		return
+	}
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok {
 		p.Log.Error("portal request failed", "path", r.URL.Path, "error", err)
@@ -289,13 +312,26 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch f.Kind {
 	case fault.NotFound:
 		status = http.StatusNotFound
-	case fault.NotAvailable, fault.Limit:
+	case fault.NotAvailable, fault.Limit, fault.Throttled:
 		status = http.StatusServiceUnavailable
 	case fault.NotPermitted, fault.Denied:
 		status = http.StatusForbidden
 	default:
 	}
-	writeError(w, status, strings.ReplaceAll(f.Resource, " ", "-"), f.Error())
+	code := strings.ReplaceAll(f.Resource, " ", "-")
+	if code == "" {
+		code = "busy"
+	}
+	writeError(w, status, code, f.Error())
+}
+
+// readJSON reads a small body; what is not one is answered.
+func readJSON(w http.ResponseWriter, r *http.Request, into any) bool {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(into); err != nil {
+		writeError(w, http.StatusBadRequest, "bad-request", "the body is not JSON, or too long")
+		return false
+	}
+	return true
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -36,11 +36,13 @@ afterEach(async () => {
   expect(problems).toEqual([]);
 });
 
-const me = {
-  stackName: "demo",
-  stackDisplayName: "Engineering tools",
+const stack = {
+  name: "demo",
+  displayName: "Engineering tools",
   description: "Applications of the engineering department.",
-  userId: "ada@example.com",
+  unavailable: "",
+  redirectUrl: "",
+  feedbackUrl: "https://feedback.example/",
   applications: [
     {
       id: "desktop",
@@ -56,10 +58,13 @@ const me = {
     },
     { id: "xterm", displayName: "Terminal", description: "", iconUrl: "/missing.png" },
   ],
+};
+const me = {
+  userId: "ada@example.com",
+  authType: "API",
+  stacks: [stack],
   launch: "",
   resolution: "",
-  redirectUrl: "",
-  feedbackUrl: "https://feedback.example/",
 };
 
 const status = (state: string, more = {}) => ({
@@ -95,7 +100,7 @@ it("shows the applications and hands over to the viewer", async () => {
   expect(portal.calls).toEqual([
     "GET /api/portal/v1/me",
     "GET /api/portal/v1/applications/mousepad/icon",
-    'POST /api/portal/v1/launch {"applicationId":"mousepad"} 1',
+    'POST /api/portal/v1/launch {"stackName":"demo","applicationId":"mousepad"} 1',
     "GET /api/portal/v1/sessions/s-1",
   ]);
   expect(agent.ticketsSeen[0]).toBe("first.sig");
@@ -150,5 +155,21 @@ it("signs out", async () => {
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.locator(".message").waitFor();
   expect(await title()).toBe("You are signed out");
-  expect(portal.calls).toContain("POST /api/portal/v1/signout {} 1");
+  expect(portal.calls).toContain('POST /api/portal/v1/signout {"everywhere":false} 1');
+});
+
+it("shows the applications of several stacks, and why one has none to open", async () => {
+  const closed = {
+    ...stack,
+    name: "lab",
+    displayName: "Laboratory",
+    unavailable: "fleet f: it is STOPPED",
+  };
+  portal.me = { status: 200, body: { ...me, authType: "USERPOOL", stacks: [stack, closed] } };
+  await page.goto(portal.url);
+  await page.locator(".app").first().waitFor();
+  expect(await page.locator("h2").allTextContents()).toEqual(["Engineering tools", "Laboratory"]);
+  expect(await page.locator(".notice").textContent()).toContain("it is STOPPED");
+  await page.getByRole("button", { name: "Account" }).waitFor();
+  await expectAccessible(page);
 });

@@ -5,6 +5,7 @@ import {
   copyFileSync,
   existsSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
 } from "node:fs";
@@ -203,6 +204,23 @@ export class Region {
   async sessions(): Promise<SessionView[]> {
     const { stdout } = await run(binary, ["sessions", "--json", "--data-dir", this.#data]);
     return JSON.parse(stdout) as SessionView[];
+  }
+
+  /** The newest mail to a user, as the server wrote it for the operator; waits until it is there. */
+  async mailTo(user: string, count = 1): Promise<string> {
+    const folder = join(this.#data, "mail");
+    for (let left = patience; left > 0; left -= 50) {
+      const names = existsSync(folder) ? readdirSync(folder).filter((n) => n.endsWith(".eml")) : [];
+      const mails = names
+        .sort()
+        .map((name) => readFileSync(join(folder, name), "utf8").replace(/=\r?\n/g, ""))
+        .filter((text) => text.includes(`To: <${user}>`));
+      if (mails.length >= count) {
+        return mails.at(-1) ?? "";
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error(`${user} got no mail\n${this.#log}`);
   }
 
   /** The user's live session. */

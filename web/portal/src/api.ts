@@ -7,18 +7,51 @@ export interface Application {
   iconUrl: string;
 }
 
-export interface Me {
-  stackName: string;
-  stackDisplayName: string;
+/** A stack of the visitor's with what can be started from it. */
+export interface Stack {
+  name: string;
+  displayName: string;
   description: string;
-  userId: string;
+  /** Why nothing of it can be started now; empty when it can. */
+  unavailable: string;
+  redirectUrl: string;
+  feedbackUrl: string;
   applications: Application[];
+}
+
+export interface Me {
+  userId: string;
+  /** How the visitor signed in: API, SAML or USERPOOL. */
+  authType: string;
+  stacks: Stack[];
   /** The application that the streaming URL names; empty when the user chooses. */
   launch: string;
   /** "WIDTHxHEIGHT" or empty. */
   resolution: string;
-  redirectUrl: string;
-  feedbackUrl: string;
+}
+
+/** What a visitor who is not signed in can do about it. */
+export interface SignIn {
+  /** Users with a name and password exist. */
+  password: boolean;
+  providers: { name: string; url: string }[];
+  /** Where an unfinished sign-in is: "new-password", "second-factor", "enrol"; empty: none was begun. */
+  step: string;
+  userId: string;
+}
+
+/** A second factor that is being added. */
+export interface Enrolment {
+  secret: string;
+  /** Rows of the QR code: "1" is a dark module. */
+  qr: string[];
+}
+
+export interface Account {
+  secondFactor: boolean;
+  recoveryCodes: number;
+  factorAllowed: boolean;
+  factorRemovable: boolean;
 }
 
 export interface SessionStatus {
@@ -34,20 +67,45 @@ export interface SessionStatus {
 export class PortalError extends Error {
   readonly status: number;
   readonly code: string;
+  /** How to sign in, when that is what is missing. */
+  readonly signIn: SignIn | undefined;
 
-  constructor(status: number, code: string, reason: string) {
+  constructor(status: number, code: string, reason: string, signIn?: SignIn) {
     super(reason);
     this.name = "PortalError";
     this.status = status;
     this.code = code;
+    this.signIn = signIn;
   }
 }
 
-export interface PortalApi {
+export interface PortalApi extends LaunchApi {
   me(): Promise<Me>;
-  launch(applicationId: string, signal: AbortSignal): Promise<SessionStatus>;
+  signIn(userName: string, password: string): Promise<void>;
+  newPassword(password: string): Promise<void>;
+  code(code: string): Promise<void>;
+  enrol(): Promise<Enrolment>;
+  /** Answers the recovery codes. */
+  confirmFactor(code: string): Promise<string[]>;
+  requestReset(userName: string): Promise<void>;
+  reset(userName: string, code: string, password: string): Promise<void>;
+  account(): Promise<Account>;
+  changePassword(old: string, password: string): Promise<void>;
+  addFactor(password: string): Promise<Enrolment>;
+  removeFactor(password: string): Promise<void>;
+  signOut(everywhere: boolean): Promise<void>;
+}
+
+/** The part of the API that starts applications. */
+export interface LaunchApi {
+  launch(choice: Choice, signal: AbortSignal): Promise<SessionStatus>;
   session(id: string, signal: AbortSignal): Promise<SessionStatus>;
-  signOut(): Promise<void>;
+}
+
+/** An application of a stack. */
+export interface Choice {
+  stackName: string;
+  applicationId: string;
 }
 
 const base = "/api/portal/v1";
@@ -57,16 +115,57 @@ export const httpApi: PortalApi = {
   async me() {
     return parseMe(await call("GET", `${base}/me`));
   },
-  async launch(applicationId, signal) {
-    return parseStatus(await call("POST", `${base}/launch`, { applicationId }, signal));
+  async launch(choice, signal) {
+    return parseStatus(await call("POST", `${base}/launch`, choice, signal));
   },
   async session(id, signal) {
     return parseStatus(
       await call("GET", `${base}/sessions/${encodeURIComponent(id)}`, undefined, signal),
     );
   },
-  async signOut() {
-    await call("POST", `${base}/signout`, {});
+  async signIn(userName, password) {
+    await call("POST", `${base}/signin`, { userName, password });
+  },
+  async newPassword(password) {
+    await call("POST", `${base}/signin/new-password`, { password });
+  },
+  async code(code) {
+    await call("POST", `${base}/signin/code`, { code });
+  },
+  async enrol() {
+    return parseEnrolment(await call("POST", `${base}/signin/enrol`, {}));
+  },
+  async confirmFactor(code) {
+    const answer = record(await call("POST", `${base}/signin/enrol/confirm`, { code }));
+    return strings(answer["recoveryCodes"]);
+  },
+  async requestReset(userName) {
+    await call("POST", `${base}/reset`, { userName });
+  },
+  async reset(userName, code, password) {
+    await call("POST", `${base}/reset/confirm`, { userName, code, password });
+  },
+  async account() {
+    const account = record(await call("GET", `${base}/account`));
+    const left = account["recoveryCodes"];
+    return {
+      secondFactor: account["secondFactor"] === true,
+      recoveryCodes: typeof left === "number" ? left : 0,
+      factorAllowed: account["factorAllowed"] === true,
+      factorRemovable: account["factorRemovable"] === true,
+    };
+  },
+  async changePassword(old, password) {
+    await call("POST", `${base}/account/password`, { old, password });
+  },
+  async addFactor(password) {
+    return parseEnrolment(await call("POST", `${base}/account/second-factor`, { password }));
+  },
+  async removeFactor(password) {
+    await call("POST", `${base}/account/second-factor/remove`, { password });
+  },
+  async signOut(everywhere) {
+    await call("POST", `${base}/signout`, { everywhere });
   },
 };
 
@@ -110,11 +209,12 @@ async function call(
     value = undefined;
   }
   if (!response.ok || value === undefined) {
-    const { code, reason } = record(value);
+    const { code, reason, signIn } = record(value);
     throw new PortalError(
       response.status,
       string(code) || `http-${response.status}`,
       sentence(string(reason)),
+      signIn === undefined ? undefined : parseSignIn(signIn),
     );
   }
   return value;
@@ -122,13 +222,26 @@ async function call(
 
 export function parseMe(value: unknown): Me {
   const me = record(value);
-  const list = Array.isArray(me["applications"]) ? me["applications"] : [];
   return {
-    stackName: string(me["stackName"]),
-    stackDisplayName: string(me["stackDisplayName"]),
-    description: string(me["description"]),
     userId: string(me["userId"]),
-    applications: list.map((item: unknown) => {
+    authType: string(me["authType"]),
+    stacks: list(me["stacks"]).map(parseStack),
+    launch: string(me["launch"]),
+    resolution: string(me["resolution"]),
+  };
+}
+
+function parseStack(value: unknown): Stack {
+  const stack = record(value);
+  const name = string(stack["name"]);
+  return {
+    name,
+    displayName: string(stack["displayName"]) || name,
+    description: string(stack["description"]),
+    unavailable: sentence(string(stack["unavailable"])),
+    redirectUrl: webUrl(string(stack["redirectUrl"])),
+    feedbackUrl: webUrl(string(stack["feedbackUrl"])),
+    applications: list(stack["applications"]).map((item) => {
       const application = record(item);
       const id = string(application["id"]);
       return {
@@ -138,11 +251,26 @@ export function parseMe(value: unknown): Me {
         iconUrl: string(application["iconUrl"]),
       };
     }),
-    launch: string(me["launch"]),
-    resolution: string(me["resolution"]),
-    redirectUrl: webUrl(string(me["redirectUrl"])),
-    feedbackUrl: webUrl(string(me["feedbackUrl"])),
   };
+}
+
+function parseSignIn(value: unknown): SignIn {
+  const signIn = record(value);
+  const providers = list(signIn["providers"]).map((item) => {
+    const provider = record(item);
+    return { name: string(provider["name"]), url: webUrl(string(provider["url"])) };
+  });
+  return {
+    password: signIn["password"] === true,
+    providers: providers.filter(({ name, url }) => name !== "" && url !== ""),
+    step: string(signIn["step"]),
+    userId: string(signIn["userId"]),
+  };
+}
+
+function parseEnrolment(value: unknown): Enrolment {
+  const enrolment = record(value);
+  return { secret: string(enrolment["secret"]), qr: strings(enrolment["qr"]) };
 }
 
 export function parseStatus(value: unknown): SessionStatus {
@@ -166,6 +294,14 @@ export function parseStatus(value: unknown): SessionStatus {
 
 function record(value: unknown): Record<string, unknown> {
   return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+}
+
+function list(value: unknown): unknown[] {
+  return Array.isArray(value) ? value : [];
+}
+
+function strings(value: unknown): string[] {
+  return list(value).map(string);
 }
 
 /** The server's reasons begin in lower case and end without a period. */

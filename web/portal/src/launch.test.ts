@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type PortalApi, PortalError, parseMe, parseStatus, type SessionStatus } from "./api.ts";
+import { type LaunchApi, PortalError, parseMe, parseStatus, type SessionStatus } from "./api.ts";
 import { launch } from "./launch.ts";
 
 const status = (
@@ -15,7 +15,7 @@ const status = (
 });
 
 /** An API that answers in turn; an Error is thrown; the last answer repeats. */
-function api(...answers: (SessionStatus | Error)[]): PortalApi & { calls: string[] } {
+function api(...answers: (SessionStatus | Error)[]): LaunchApi & { calls: string[] } {
   const calls: string[] = [];
   const next = async (call: string, signal: AbortSignal) => {
     calls.push(call);
@@ -28,9 +28,7 @@ function api(...answers: (SessionStatus | Error)[]): PortalApi & { calls: string
   };
   return {
     calls,
-    me: () => Promise.reject(new Error("not asked")),
-    signOut: () => Promise.reject(new Error("not asked")),
-    launch: (id, signal) => next(`launch ${id}`, signal),
+    launch: ({ applicationId }, signal) => next(`launch ${applicationId}`, signal),
     session: (id, signal) => next(`session ${id}`, signal),
   };
 }
@@ -41,8 +39,8 @@ afterEach(() => void vi.useRealTimers());
 const never = new AbortController().signal;
 
 /** Runs the launch to its end in virtual time. */
-async function run(portal: PortalApi, signal = never): Promise<string> {
-  const result = launch(portal, "editor", signal).then(
+async function run(portal: LaunchApi, signal = never): Promise<string> {
+  const result = launch(portal, { stackName: "demo", applicationId: "editor" }, signal).then(
     (url) => url,
     (error: unknown) =>
       error instanceof PortalError ? `${error.code}: ${error.message}` : String(error),
@@ -111,16 +109,21 @@ describe("launch", () => {
 
 describe("answers of the API", () => {
   it("become complete objects whatever is missing", () => {
-    expect(parseMe(null).applications).toEqual([]);
-    expect(parseMe({ applications: [{ id: "xterm" }, 3] }).applications).toEqual([
+    expect(parseMe(null).stacks).toEqual([]);
+    const { stacks } = parseMe({ stacks: [{ name: "s", applications: [{ id: "xterm" }, 3] }, 4] });
+    expect(stacks.map(({ displayName }) => displayName)).toEqual(["s", ""]);
+    expect(stacks[0]?.applications).toEqual([
       { id: "xterm", displayName: "xterm", description: "", iconUrl: "" },
       { id: "", displayName: "", description: "", iconUrl: "" },
     ]);
   });
 
   it("never lead to a script", () => {
-    expect(parseMe({ redirectUrl: "javascript:alert(1)" }).redirectUrl).toBe("");
-    expect(parseMe({ feedbackUrl: "//evil.example" }).feedbackUrl).toBe("");
+    const { stacks } = parseMe({
+      stacks: [{ redirectUrl: "javascript:alert(1)", feedbackUrl: "//evil.example" }],
+    });
+    expect(stacks[0]?.redirectUrl).toBe("");
+    expect(stacks[0]?.feedbackUrl).toBe("");
     expect(() => parseStatus({ state: "ready", viewerUrl: "javascript:alert(1)" })).toThrow(
       PortalError,
     );

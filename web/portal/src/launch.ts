@@ -1,4 +1,4 @@
-import { type PortalApi, PortalError, type SessionStatus } from "./api.ts";
+import { type Choice, type LaunchApi, PortalError, type SessionStatus } from "./api.ts";
 
 /** How long a session may take to start. */
 export const launchMillis = 120_000;
@@ -11,18 +11,14 @@ const maxLost = 5;
  * Starts an application and waits until its viewer can be opened; answers the viewer's URL. Throws PortalError:
  * "timeout" after launchMillis, "failed" codes of the server, or what the API refused with.
  */
-export async function launch(
-  api: PortalApi,
-  applicationId: string,
-  signal: AbortSignal,
-): Promise<string> {
+export async function launch(api: LaunchApi, choice: Choice, signal: AbortSignal): Promise<string> {
   const bound = new AbortController();
   const cancel = () => bound.abort(signal.reason);
   signal.addEventListener("abort", cancel, { once: true });
   const timer = setTimeout(() => bound.abort(), launchMillis);
   try {
     signal.throwIfAborted();
-    let status = await api.launch(applicationId, bound.signal);
+    let status = await api.launch(choice, bound.signal);
     let lost = 0;
     while (status.state === "starting") {
       await pause(pauseMillis, bound.signal);

@@ -1,5 +1,7 @@
-import { type Application, httpApi, type Me, PortalError } from "./api.ts";
+import { type Application, httpApi, type Me, PortalError, type Stack } from "./api.ts";
+import { button, element } from "./dom.ts";
 import { launch } from "./launch.ts";
+import { type Host, showAccount, showSignIn } from "./sign_in.ts";
 import { reasonText, texts, urlErrorText } from "./texts.ts";
 
 const longMillis = 6000;
@@ -21,6 +23,7 @@ window.addEventListener("pageshow", (event) => {
   }
 });
 
+/** Where the visitor stands now decides the page. */
 async function load(mayLaunch = true): Promise<void> {
   let me: Me;
   try {
@@ -29,11 +32,14 @@ async function load(mayLaunch = true): Promise<void> {
     showNotSignedIn(cause);
     return;
   }
-  document.title = me.stackDisplayName || me.stackName || texts.product;
+  const [only] = me.stacks;
+  document.title =
+    only !== undefined && me.stacks.length === 1 ? only.displayName : texts.applications;
   // A reload or the way back must not start the application again.
   const fresh = mayLaunch && performance.getEntriesByType("navigation").every(isFresh);
-  if (me.launch !== "" && fresh) {
-    void open(me, me.applications.find(({ id }) => id === me.launch) ?? unknown(me.launch));
+  if (me.launch !== "" && only !== undefined && fresh) {
+    const named = only.applications.find(({ id }) => id === me.launch);
+    void open(me, only, named ?? unknown(me.launch));
   } else {
     showApplications(me);
   }
@@ -48,27 +54,64 @@ function unknown(id: string): Application {
 }
 
 function showApplications(me: Me): void {
-  const cards = me.applications.map((application, i) => {
-    // The button covers the card but is called by the application's name; the description only adds to it.
-    const name = element("strong", {}, application.displayName);
-    const button = element("button", { type: "button", class: "app" }, name);
-    button.addEventListener("click", () => void open(me, application));
-    const words = element("div", { class: "words" }, button);
-    if (application.description !== "") {
-      const about = element("span", { class: "quiet", id: `about-${i}` }, application.description);
-      words.append(about);
-      button.setAttribute("aria-describedby", about.id);
+  const [only, ...more] = me.stacks;
+  if (only !== undefined && more.length === 0) {
+    show(
+      me,
+      element("h1", {}, only.displayName),
+      element("p", { class: "quiet" }, only.description || texts.choose),
+      ...catalogue(me, only, 0),
+    );
+    return;
+  }
+  const sections = me.stacks.map((stack, i) => {
+    const heading = element("h2", { id: `stack-${i}` }, stack.displayName);
+    const section = element("section", { "aria-labelledby": heading.id }, heading);
+    if (stack.description !== "") {
+      section.append(element("p", { class: "quiet" }, stack.description));
     }
-    return element("li", { class: "card" }, picture(application), words);
+    section.append(...catalogue(me, stack, i));
+    return section;
   });
   show(
     me,
-    element("h1", {}, me.stackDisplayName || me.stackName || texts.applications),
-    element("p", { class: "quiet" }, me.description || texts.choose),
-    cards.length > 0
-      ? element("ul", { class: "apps", "aria-label": texts.applications }, ...cards)
-      : element("p", { class: "empty" }, texts.none),
+    element("h1", {}, texts.applications),
+    ...(sections.length > 0
+      ? [element("p", { class: "quiet" }, texts.choose), ...sections]
+      : [element("p", { class: "empty" }, texts.none)]),
   );
+}
+
+/** The applications of one stack, and why they cannot be opened when that is so. */
+function catalogue(me: Me, stack: Stack, index: number): Node[] {
+  const content: Node[] = [];
+  if (stack.unavailable !== "") {
+    content.push(element("p", { class: "notice" }, `${texts.unavailable} ${stack.unavailable}`));
+  }
+  if (stack.applications.length === 0) {
+    content.push(element("p", { class: "empty" }, texts.none));
+    return content;
+  }
+  const cards = stack.applications.map((application, i) => {
+    // The button covers the card but is called by the application's name; the description only adds to it.
+    const name = element("strong", {}, application.displayName);
+    const start = element("button", { type: "button", class: "app" }, name);
+    start.addEventListener("click", () => void open(me, stack, application));
+    const words = element("div", { class: "words" }, start);
+    if (application.description !== "") {
+      const about = element(
+        "span",
+        { class: "quiet", id: `about-${index}-${i}` },
+        application.description,
+      );
+      words.append(about);
+      start.setAttribute("aria-describedby", about.id);
+    }
+    return element("li", { class: "card" }, picture(application), words);
+  });
+  const label = me.stacks.length > 1 ? texts.applicationsOf(stack.displayName) : texts.applications;
+  content.push(element("ul", { class: "apps", "aria-label": label }, ...cards));
+  return content;
 }
 
 function picture(application: Application): HTMLElement {
@@ -95,7 +138,7 @@ function initial(name: string): string {
   return [...name][0]?.toUpperCase() ?? "?";
 }
 
-async function open(me: Me, application: Application): Promise<void> {
+async function open(me: Me, stack: Stack, application: Application): Promise<void> {
   launching?.abort();
   const mine = new AbortController();
   launching = mine;
@@ -121,26 +164,27 @@ async function open(me: Me, application: Application): Promise<void> {
     hint.textContent = texts.openingLong;
   }, longMillis);
   try {
-    const viewerUrl = await launch(api, application.id, mine.signal);
+    const choice = { stackName: stack.name, applicationId: application.id };
+    const viewerUrl = await launch(api, choice, mine.signal);
     location.replace(viewerUrl);
   } catch (cause) {
     if (mine.signal.aborted) {
       return;
     }
     if (cause instanceof PortalError && cause.status === 401) {
-      showNotSignedIn(cause);
+      void load(false);
     } else {
-      showFailed(me, application, cause);
+      showFailed(me, stack, application, cause);
     }
   } finally {
     clearTimeout(long);
   }
 }
 
-function showFailed(me: Me, application: Application, cause: unknown): void {
+function showFailed(me: Me, stack: Stack, application: Application, cause: unknown): void {
   const error = cause instanceof PortalError ? cause : new PortalError(0, "internal", "");
   const retry = element("button", { type: "button", class: "primary" }, texts.retry);
-  retry.addEventListener("click", () => void open(me, application));
+  retry.addEventListener("click", () => void open(me, stack, application));
   const back = element("button", { type: "button" }, texts.back);
   back.addEventListener("click", () => showApplications(me));
   showMessage(
@@ -160,6 +204,11 @@ function showUrlError(code: string): void {
 
 function showNotSignedIn(cause: unknown): void {
   const error = cause instanceof PortalError ? cause : new PortalError(0, "internal", "");
+  const { signIn } = error;
+  if (signIn !== undefined && (signIn.password || signIn.providers.length > 0)) {
+    showSignIn(host, signIn);
+    return;
+  }
   if (error.status === 401 || error.status === 403) {
     showMessage(undefined, texts.needUrlTitle, error.message || texts.needUrlBody, error.code, []);
     if (error.message !== "") {
@@ -201,10 +250,13 @@ function show(me: Me | undefined, ...content: Node[]): void {
     if (me.userId !== "") {
       account.append(element("span", { class: "quiet user" }, texts.signedInAs(me.userId)));
     }
-    if (me.feedbackUrl !== "") {
+    for (const { feedbackUrl } of me.stacks.filter((stack) => stack.feedbackUrl !== "")) {
       account.append(
-        element("a", { href: me.feedbackUrl, target: "_blank", rel: "noreferrer" }, texts.feedback),
+        element("a", { href: feedbackUrl, target: "_blank", rel: "noreferrer" }, texts.feedback),
       );
+    }
+    if (me.authType === "USERPOOL") {
+      account.append(button(texts.account, "plain", () => void openAccount()));
     }
     const signOut = element("button", { type: "button", class: "plain" }, texts.signOut);
     signOut.addEventListener("click", () => void leave(me));
@@ -224,32 +276,41 @@ function show(me: Me | undefined, ...content: Node[]): void {
   root.replaceChildren(element("header", {}, brand, account), element("main", {}, ...content));
 }
 
+const host: Host = {
+  api,
+  show(title, ...content) {
+    document.title = title;
+    show(undefined, ...content);
+  },
+  reload: () => void load(),
+  leave: () => void load(false),
+};
+
+async function openAccount(): Promise<void> {
+  try {
+    showAccount(host, await api.account());
+  } catch (cause) {
+    showNotSignedIn(cause);
+  }
+}
+
 async function leave(me: Me): Promise<void> {
   launching?.abort();
   try {
-    await api.signOut();
+    await api.signOut(false);
   } catch (cause) {
     if (!(cause instanceof PortalError && cause.status === 401)) {
       showNotSignedIn(cause);
       return;
     }
   }
-  if (me.redirectUrl !== "") {
-    location.replace(me.redirectUrl);
-  } else {
+  const redirect = me.stacks.find((stack) => stack.redirectUrl !== "")?.redirectUrl;
+  if (redirect !== undefined) {
+    location.replace(redirect);
+  } else if (me.authType === "API") {
     showMessage(undefined, texts.signedOut, texts.signedOutBody, "signed-out", []);
+  } else {
+    const again = button(texts.signInAgain, "primary", () => void load());
+    showMessage(undefined, texts.signedOut, texts.signedOutPool, "signed-out", [again]);
   }
-}
-
-function element<K extends keyof HTMLElementTagNameMap>(
-  tag: K,
-  attributes: Record<string, string> = {},
-  ...children: (Node | string)[]
-): HTMLElementTagNameMap[K] {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
 }

@@ -25,6 +25,59 @@ export const texts = {
   unreachableBody: "Check your network, then try again.",
   failedTitle: (name: string) => `${name} could not be opened`,
   unknownApplication: "The application",
+  applicationsOf: (stack: string) => `Applications of ${stack}`,
+  unavailable: "Nothing can be opened here at the moment.",
+  signIn: "Sign in",
+  signInAgain: "Sign in again",
+  signedOutPool: "Your applications go on until their session ends.",
+  userName: "E-mail address",
+  password: "Password",
+  forgot: "Forgot your password?",
+  otherWays: "Other ways to sign in",
+  continueWith: (provider: string) => `Continue with ${provider}`,
+  startOver: "Back to sign in",
+  goOn: "Continue",
+  choosePassword: "Choose a password",
+  choosePasswordBody: "The temporary password was right. Choose one of your own now.",
+  newPassword: "New password",
+  oldPassword: "Current password",
+  repeatPassword: "New password, once more",
+  passwordRule:
+    "At least 12 characters. Several words in a row are easy to remember and hard to guess.",
+  passwordsDiffer: "The two new passwords are not the same.",
+  savePassword: "Save password",
+  passwordSaved: "Your new password is saved.",
+  secondFactor: "Second factor",
+  secondFactorBody: "Your account asks for a code besides the password.",
+  code: "Code",
+  codeHint: "The six digits that your authenticator app shows now, or one of your recovery codes.",
+  addFactor: "Add an authenticator app",
+  replaceFactor: "Replace the authenticator app",
+  removeFactor: "Remove the authenticator app",
+  enrolBody:
+    "Scan the picture with an authenticator app on your phone, then enter the code that it shows.",
+  enrolSecret: "If you cannot scan it, enter this key in the app:",
+  qrLabel: "QR code for an authenticator app; the same key stands below it as text",
+  recovery: "Keep your recovery codes",
+  recoveryBody:
+    "Each of them works once in the place of the app's code, for the day on which your phone is lost. They are not shown again.",
+  recoveryKept: "I have kept them",
+  factorOn: (left: number) =>
+    `An authenticator app protects your account. ${left} recovery codes are left.`,
+  factorOff: "Your account has none: whoever knows the password can sign in.",
+  forgotTitle: "Forgot your password?",
+  forgotBody: "We send a code to your e-mail address, with which you set a new password.",
+  sendCode: "Send the code",
+  resetTitle: "Set a new password",
+  resetBody:
+    "If the address belongs to an account that had a password, a code is on its way to it. It works for 24 hours.",
+  resetCode: "Code from the mail",
+  account: "Account",
+  changePassword: "Password",
+  everywhere: "Sign-ins",
+  everywhereBody: "Ends your sign-in in every browser. Applications that run go on.",
+  signOutEverywhere: "Sign out everywhere",
+  proveBody: "Enter your password again to go on.",
 } as const;
 
 /** Why a streaming URL was not accepted, by the code in the address (?error=). */
@@ -65,6 +118,7 @@ export function reasonText(code: string): string {
 }
 
 const reasons = new Map<string, string>([
+  ["sign-in-failed", "The sign-in was not completed. Begin again."],
   [
     "timeout",
     "The session did not become ready within two minutes. Try again; if it happens again, tell your administrator.",
