@@ -55,13 +55,14 @@ func nameEndpoints(src namesSource) *endpointNames {
 		if !v.DNSSupport {
 			continue
 		}
-		dialled, ok := src.dial(v.ID, netip.AddrPortFrom(v.CIDR.Addr(), 443))
-		if !ok {
-			continue
+		view := nameserver.View{Records: map[string][]nameserver.Target{}}
+		for _, b := range v.Blocks() {
+			if dialled, ok := src.dial(v.ID, netip.AddrPortFrom(b.Addr(), 443)); ok {
+				view.Sources = append(view.Sources, netip.PrefixFrom(dialled.Addr(), b.Bits()).Masked())
+			}
 		}
-		view := nameserver.View{
-			Sources: []netip.Prefix{netip.PrefixFrom(dialled.Addr(), v.CIDR.Bits()).Masked()},
-			Records: map[string][]nameserver.Target{},
+		if len(view.Sources) == 0 {
+			continue
 		}
 		for _, e := range src.endpoints {
 			if e.VPC == v.ID && e.State != vpc.EndpointDeleting && e.State != vpc.EndpointDeleted {
@@ -122,13 +123,15 @@ func (src namesSource) name(e *vpc.Endpoint, view *nameserver.View, out *endpoin
 		if n == nil {
 			continue
 		}
-		d, ok := src.dial(e.VPC, netip.AddrPortFrom(n.Addr, 443))
-		if !ok {
-			continue
+		for _, a := range n.Addrs() {
+			d, ok := src.dial(e.VPC, netip.AddrPortFrom(a, 443)) // not where the driver has no IPv6
+			if !ok || !e.DNSRecordType.Has(a) {
+				continue
+			}
+			t := nameserver.Target{Addr: d.Addr().Unmap(), Down: n.Status != vpc.InterfaceInUse}
+			all = append(all, t)
+			zonal[label+"-"+n.Zone+"."] = append(zonal[label+"-"+n.Zone+"."], t)
 		}
-		t := nameserver.Target{Addr: d.Addr().Unmap(), Down: n.Status != vpc.InterfaceInUse}
-		all = append(all, t)
-		zonal[label+"-"+n.Zone+"."] = append(zonal[label+"-"+n.Zone+"."], t)
 	}
 	for _, d := range e.DNSEntries {
 		name := strings.ToLower(d.Name)

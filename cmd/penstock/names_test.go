@@ -84,6 +84,50 @@ func TestNameEndpoints(t *testing.T) {
 	}
 }
 
+// TestNamesOfBothFamilies: names have the records that the endpoint's type asks for, of the addresses that the driver serves.
+func TestNamesOfBothFamilies(t *testing.T) {
+	t.Parallel()
+	six := netip.MustParseAddr("fd00:77:0:1::10")
+	for record, want := range map[vpc.DNSRecordType][]string{
+		vpc.RecordIPv4: {"127.101.1.10"}, vpc.RecordIPv6: {"fd00:77:0:1::10"}, vpc.RecordDual: {"127.101.1.10", "fd00:77:0:1::10"}, vpc.RecordService: {"127.101.1.10", "fd00:77:0:1::10"},
+	} {
+		src := newSource()
+		e := src.network(1, false, "in-use")
+		src.vpcs[0].IPv6 = []vpc.CIDRBlock{{CIDR: netip.MustParsePrefix("fd00:77::/56")}}
+		src.interfaces[e.Interfaces[0]].Addr6, e.DNSRecordType = six, record
+		four := src.dial
+		src.dial = func(id vpc.VPCID, a netip.AddrPort) (netip.AddrPort, bool) {
+			if a.Addr().Is6() {
+				return a, true
+			}
+			return four(id, a)
+		}
+		addrs := func() (out []string) {
+			for _, x := range view(t, nameEndpoints(*src), "127.101.0.0/16").Records["vpce-1-sfx"+base] {
+				out = append(out, x.Addr.String())
+			}
+			return out
+		}
+		if d := cmp.Diff(want, addrs()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", record, d)
+		}
+		if v := view(t, nameEndpoints(*src), "fd00:77::/56"); len(v.Records) == 0 {
+			t.Errorf("%s: who is in the VPC's IPv6 block has no names", record)
+		}
+		src.dial = func(id vpc.VPCID, a netip.AddrPort) (netip.AddrPort, bool) { // as the loopback driver does
+			if a.Addr().Is6() {
+				return netip.AddrPort{}, false
+			}
+			return four(id, a)
+		}
+		if record != vpc.RecordIPv6 {
+			if d := cmp.Diff([]string{"127.101.1.10"}, addrs()); d != "" {
+				t.Errorf("%s, without IPv6 (-want +got):\n%s", record, d)
+			}
+		}
+	}
+}
+
 func TestNamesOfSeveralVPCs(t *testing.T) {
 	t.Parallel()
 	src := newSource()

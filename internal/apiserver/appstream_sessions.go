@@ -76,7 +76,10 @@ func session(s *appstream.Session) api.Session {
 		InstanceId: new(string(s.Instance)),
 	}
 	if s.ENI != "" {
-		out.NetworkAccessConfiguration = &api.NetworkAccessConfiguration{EniId: &s.ENI, EniPrivateIpAddress: &s.ENIAddress}
+		out.NetworkAccessConfiguration = &api.NetworkAccessConfiguration{EniId: &s.ENI, EniPrivateIpAddress: strOrNil(s.ENIAddress)}
+		if s.ENIAddress6 != "" {
+			out.NetworkAccessConfiguration.EniIpv6Addresses = []string{s.ENIAddress6}
+		}
 	}
 	return out
 }

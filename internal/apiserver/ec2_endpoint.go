@@ -48,21 +48,18 @@ func (h *ec2Handlers) endpointShape(e *vpc.Endpoint, names map[vpc.SecurityGroup
 }
 
 // chosenAddresses reads the addresses that a request chose for interfaces.
-func chosenAddresses(list []api.SubnetConfiguration) (map[vpc.SubnetID]string, error) {
-	out := make(map[vpc.SubnetID]string, len(list))
+func chosenAddresses(list []api.SubnetConfiguration) (map[vpc.SubnetID]network.ChosenAddresses, error) {
+	out := make(map[vpc.SubnetID]network.ChosenAddresses, len(list))
 	for _, c := range list {
 		if c.SubnetId == nil {
 			return nil, fault.New(fault.Missing, "", "", "The request must contain the parameter SubnetConfiguration.SubnetId").WithCode("MissingParameter")
 		}
-		if err := ec2Unsupported(c.Ipv6 != nil, "SubnetConfiguration.Ipv6", "VPCs are IPv4 only"); err != nil {
-			return nil, err
-		}
-		out[vpc.SubnetID(*c.SubnetId)] = deref(c.Ipv4)
+		out[vpc.SubnetID(*c.SubnetId)] = network.ChosenAddresses{IPv4: deref(c.Ipv4), IPv6: deref(c.Ipv6)}
 	}
 	return out, nil
 }
 
-func dnsRecordType(o *api.DnsOptionsSpecification) (string, error) {
+func dnsRecordType(o *api.DnsOptionsSpecification) (vpc.DNSRecordType, error) {
 	if o == nil {
 		return "", nil
 	}
@@ -72,7 +69,7 @@ func dnsRecordType(o *api.DnsOptionsSpecification) (string, error) {
 	); err != nil {
 		return "", err
 	}
-	return deref(o.DnsRecordIpType), nil
+	return vpc.DNSRecordType(deref(o.DnsRecordIpType)), nil
 }
 
 func (h *ec2Handlers) createVpcEndpoint(ctx context.Context, _ Caller, in *api.CreateVpcEndpointInput) (*api.CreateVpcEndpointOutput, error) {
@@ -98,7 +95,7 @@ func (h *ec2Handlers) createVpcEndpoint(ctx context.Context, _ Caller, in *api.C
 		VPC: vpc.VPCID(deref(in.VpcId)), Service: deref(in.ServiceName), ServiceRegion: deref(in.ServiceRegion),
 		Type: vpc.EndpointType(deref(in.VpcEndpointType)), Subnets: ec2IDs[vpc.SubnetID](in.SubnetIds), Addresses: addresses,
 		Groups: ec2IDs[vpc.SecurityGroupID](in.SecurityGroupIds), RouteTables: in.RouteTableIds, PolicyDocument: deref(in.PolicyDocument),
-		PrivateDNS: in.PrivateDnsEnabled, IPAddressType: deref(in.IpAddressType), DNSRecordType: record, ClientToken: deref(in.ClientToken), Tags: tags,
+		PrivateDNS: in.PrivateDnsEnabled, IPAddressType: vpc.IPAddressType(deref(in.IpAddressType)), DNSRecordType: record, ClientToken: deref(in.ClientToken), Tags: tags,
 	})
 	if err != nil {
 		return nil, err
@@ -158,7 +155,7 @@ func (h *ec2Handlers) modifyVpcEndpoint(ctx context.Context, _ Caller, in *api.M
 		ID: vpc.EndpointID(deref(in.VpcEndpointId)), AddSubnets: ec2IDs[vpc.SubnetID](in.AddSubnetIds), RemoveSubnets: ec2IDs[vpc.SubnetID](in.RemoveSubnetIds),
 		Addresses: addresses, AddGroups: ec2IDs[vpc.SecurityGroupID](in.AddSecurityGroupIds), RemoveGroups: ec2IDs[vpc.SecurityGroupID](in.RemoveSecurityGroupIds),
 		PrivateDNS: in.PrivateDnsEnabled, PolicyDocument: in.PolicyDocument, ResetPolicy: deref(in.ResetPolicy),
-		IPAddressType: deref(in.IpAddressType), DNSRecordType: record,
+		IPAddressType: vpc.IPAddressType(deref(in.IpAddressType)), DNSRecordType: record,
 	})
 	return &api.ModifyVpcEndpointOutput{Return: new(true)}, err
 }
@@ -197,7 +194,7 @@ func (h *ec2Handlers) describeVpcEndpointServices(_ context.Context, _ Caller, i
 			ServiceName: new(v.Name), ServiceId: new(v.ID), ServiceType: []api.ServiceTypeDetail{{ServiceType: new("Interface")}}, ServiceRegion: new(h.region),
 			AvailabilityZones: zones, AvailabilityZoneIds: zoneIDs, Owner: new("amazon"), BaseEndpointDnsNames: []string{v.BaseDNSName},
 			VpcEndpointPolicySupported: new(false), AcceptanceRequired: new(false), ManagesVpcEndpoints: new(false),
-			PrivateDnsNameVerificationState: new("verified"), SupportedIpAddressTypes: []string{"ipv4"}, Tags: []api.Tag{},
+			PrivateDnsNameVerificationState: new("verified"), SupportedIpAddressTypes: []string{"ipv4", "ipv6"}, Tags: []api.Tag{},
 		}
 		for _, n := range v.PrivateNames {
 			d.PrivateDnsName = new(n)
@@ -237,16 +234,12 @@ func (h *ec2Handlers) describeVpcEndpointAssociations(ctx context.Context, _ Cal
 
 func (h *ec2Handlers) interfaceShape(n *vpc.NetworkInterface, names map[vpc.SecurityGroupID]string) api.NetworkInterface {
 	zone, _ := vpc.FindZone(h.region, n.Zone)
-	private := "ip-" + strings.ReplaceAll(n.Addr.String(), ".", "-") + ".ec2.internal"
-	if h.region != "us-east-1" {
-		private = "ip-" + strings.ReplaceAll(n.Addr.String(), ".", "-") + "." + h.region + ".compute.internal"
-	}
 	out := api.NetworkInterface{
 		NetworkInterfaceId: new(string(n.ID)), SubnetId: new(string(n.Subnet)), VpcId: new(string(n.VPC)), OwnerId: new(n.OwnerID),
 		AvailabilityZone: new(n.Zone), AvailabilityZoneId: new(zone.ID), Description: new(n.Description), InterfaceType: new(n.InterfaceType),
-		MacAddress: new(n.MAC), PrivateIpAddress: new(n.Addr.String()), PrivateDnsName: new(private), RequesterManaged: new(n.RequesterManaged),
+		MacAddress: new(n.MAC), RequesterManaged: new(n.RequesterManaged), DenyAllIgwTraffic: new(n.Addr6.IsValid()), Ipv6Native: new(!n.Addr.IsValid()),
 		RequesterId: new("amazon-aws"), SourceDestCheck: new(true), Status: new(n.Status), TagSet: ec2Tags(n.Tags), Ipv6Addresses: []api.NetworkInterfaceIpv6Address{},
-		PrivateIpAddresses: []api.NetworkInterfacePrivateIpAddress{{Primary: new(true), PrivateIpAddress: new(n.Addr.String()), PrivateDnsName: new(private)}},
+		PrivateIpAddresses: []api.NetworkInterfacePrivateIpAddress{},
 		Groups:             make([]api.GroupIdentifier, 0, len(n.Groups)),
 		Attachment: &api.NetworkInterfaceAttachment{
 			AttachmentId: new("ela-attach-" + strings.TrimPrefix(string(n.ID), vpc.PrefixNetworkInterface+"-")), DeleteOnTermination: new(false),
@@ -255,6 +248,20 @@ func (h *ec2Handlers) interfaceShape(n *vpc.NetworkInterface, names map[vpc.Secu
 	}
 	for _, g := range n.Groups {
 		out.Groups = append(out.Groups, api.GroupIdentifier{GroupId: new(string(g)), GroupName: strOrNil(names[g])})
+	}
+	if n.Addr.IsValid() {
+		private := "ip-" + strings.ReplaceAll(n.Addr.String(), ".", "-") + ".ec2.internal"
+		if h.region != "us-east-1" {
+			private = "ip-" + strings.ReplaceAll(n.Addr.String(), ".", "-") + "." + h.region + ".compute.internal"
+		}
+		out.PrivateIpAddress, out.PrivateDnsName = new(n.Addr.String()), new(private)
+		out.PrivateIpAddresses = append(out.PrivateIpAddresses, api.NetworkInterfacePrivateIpAddress{
+			Primary: new(true), PrivateIpAddress: new(n.Addr.String()), PrivateDnsName: new(private),
+		})
+	}
+	if n.Addr6.IsValid() {
+		out.Ipv6Address = new(n.Addr6.String())
+		out.Ipv6Addresses = append(out.Ipv6Addresses, api.NetworkInterfaceIpv6Address{Ipv6Address: out.Ipv6Address, IsPrimaryIpv6: new(false)})
 	}
 	return out
 }
@@ -275,7 +282,7 @@ func (h *ec2Handlers) describeNetworkInterfaces(ctx context.Context, _ Caller, i
 	}
 	f := ec2Filter[n]{
 		"addresses.primary":                yes(func(*n) bool { return true }),
-		"addresses.private-ip-address":     one(func(v *n) string { return *v.PrivateIpAddress }),
+		"addresses.private-ip-address":     one(func(v *n) string { return deref(v.PrivateIpAddress) }),
 		"attachment.attachment-id":         one(func(v *n) string { return *v.Attachment.AttachmentId }),
 		"attachment.delete-on-termination": yes(func(v *n) bool { return *v.Attachment.DeleteOnTermination }),
 		"attachment.device-index":          one(func(*n) string { return "1" }),
@@ -290,8 +297,9 @@ func (h *ec2Handlers) describeNetworkInterfaces(ctx context.Context, _ Caller, i
 		"mac-address":                      one(func(v *n) string { return *v.MacAddress }),
 		"network-interface-id":             one(func(v *n) string { return *v.NetworkInterfaceId }),
 		"owner-id":                         one(func(v *n) string { return *v.OwnerId }),
-		"private-dns-name":                 one(func(v *n) string { return *v.PrivateDnsName }),
-		"private-ip-address":               one(func(v *n) string { return *v.PrivateIpAddress }),
+		"ipv6-addresses.ipv6-address":      every(func(v *n) []api.NetworkInterfaceIpv6Address { return v.Ipv6Addresses }, func(a *api.NetworkInterfaceIpv6Address) string { return *a.Ipv6Address }),
+		"private-dns-name":                 one(func(v *n) string { return deref(v.PrivateDnsName) }),
+		"private-ip-address":               one(func(v *n) string { return deref(v.PrivateIpAddress) }),
 		"requester-id":                     one(func(v *n) string { return *v.RequesterId }),
 		"requester-managed":                yes(func(v *n) bool { return *v.RequesterManaged }),
 		"source-dest-check":                yes(func(v *n) bool { return *v.SourceDestCheck }),
@@ -302,7 +310,7 @@ func (h *ec2Handlers) describeNetworkInterfaces(ctx context.Context, _ Caller, i
 	for _, name := range []string{
 		"association.allocation-id", "association.association-id", "addresses.association.owner-id", "addresses.association.public-ip",
 		"association.ip-owner-id", "association.public-ip", "association.public-dns-name", "attachment.attach-time", "attachment.instance-id",
-		"ipv6-addresses.ipv6-address", "operator.managed", "operator.principal",
+		"operator.managed", "operator.principal",
 	} {
 		f[name] = never[n]
 	}

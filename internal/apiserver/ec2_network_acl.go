@@ -10,7 +10,17 @@ import (
 	api "penstock.dev/penstock/internal/wire/ec2api"
 )
 
-func aclShape(a *vpc.NetworkACL) api.NetworkAcl {
+// withIPv6 says which VPCs have IPv6 addresses.
+func (h *ec2Handlers) withIPv6(ctx context.Context) (map[vpc.VPCID]bool, error) {
+	all, err := h.net.DescribeVPCs(ctx, nil)
+	out := make(map[vpc.VPCID]bool, len(all))
+	for _, v := range all {
+		out[v.ID] = len(v.IPv6) > 0
+	}
+	return out, err
+}
+
+func aclShape(a *vpc.NetworkACL, ipv6 bool) api.NetworkAcl {
 	out := api.NetworkAcl{
 		NetworkAclId: new(string(a.ID)), VpcId: new(string(a.VPC)), OwnerId: new(a.OwnerID), IsDefault: new(a.Default), Tags: ec2Tags(a.Tags),
 		Associations: make([]api.NetworkAclAssociation, 0, len(a.Associations)), Entries: make([]api.NetworkAclEntry, 0, len(a.Entries)+2),
@@ -29,6 +39,11 @@ func aclShape(a *vpc.NetworkACL) api.NetworkAcl {
 		out.Entries = append(out.Entries, aclEntryShape(vpc.NetworkACLEntry{
 			Number: vpc.FixedDenyNumber, Egress: egress, Protocol: vpc.AllProtocols, CIDR: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Ports: vpc.AllPorts,
 		}))
+		if ipv6 {
+			out.Entries = append(out.Entries, aclEntryShape(vpc.NetworkACLEntry{
+				Number: vpc.FixedDenyNumberIP6, Egress: egress, Protocol: vpc.AllProtocols, CIDR: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Ports: vpc.AllPorts,
+			}))
+		}
 	}
 	return out
 }
@@ -92,7 +107,11 @@ func (h *ec2Handlers) createNetworkACL(ctx context.Context, _ Caller, in *api.Cr
 	if err != nil {
 		return nil, err
 	}
-	return &api.CreateNetworkAclOutput{NetworkAcl: new(aclShape(a)), ClientToken: in.ClientToken}, nil
+	ipv6, err := h.withIPv6(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateNetworkAclOutput{NetworkAcl: new(aclShape(a, ipv6[a.VPC])), ClientToken: in.ClientToken}, nil
 }
 
 func (h *ec2Handlers) describeNetworkACLs(ctx context.Context, _ Caller, in *api.DescribeNetworkAclsInput) (*api.DescribeNetworkAclsOutput, error) {
@@ -101,9 +120,13 @@ func (h *ec2Handlers) describeNetworkACLs(ctx context.Context, _ Caller, in *api
 	if err != nil {
 		return nil, err
 	}
+	ipv6, err := h.withIPv6(ctx)
+	if err != nil {
+		return nil, err
+	}
 	items := make([]a, 0, len(all))
 	for _, v := range all {
-		items = append(items, aclShape(v))
+		items = append(items, aclShape(v, ipv6[v.VPC]))
 	}
 	associations := func(v *a) []api.NetworkAclAssociation { return v.Associations }
 	entries := func(v *a) []api.NetworkAclEntry { return v.Entries }

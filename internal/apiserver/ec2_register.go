@@ -23,6 +23,8 @@ func (s *Server) ec2Operations() []operation {
 		ec2Op("DeleteVpc", h.deleteVpc),
 		ec2Op("ModifyVpcAttribute", h.modifyVpcAttribute),
 		ec2Op("DescribeVpcAttribute", h.describeVpcAttribute),
+		ec2Op("AssociateVpcCidrBlock", h.associateVpcCidrBlock),
+		ec2Op("DisassociateVpcCidrBlock", h.disassociateVpcCidrBlock),
 		ec2Op("CreateSubnet", h.createSubnet),
 		ec2Op("DescribeSubnets", h.describeSubnets),
 		ec2Op("DeleteSubnet", h.deleteSubnet),

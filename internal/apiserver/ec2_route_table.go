@@ -29,9 +29,12 @@ func routeTableShape(t *network.RouteTable) api.RouteTable {
 			GatewayId: strOrNil(string(r.Gateway)), NetworkInterfaceId: strOrNil(string(r.Interface)),
 			Origin: new(r.Origin), State: new(r.State),
 		}
-		if r.PrefixList != "" {
+		switch {
+		case r.PrefixList != "":
 			route.DestinationPrefixListId = new(string(r.PrefixList))
-		} else {
+		case r.CIDR.Addr().Is6():
+			route.DestinationIpv6CidrBlock = new(r.CIDR.String())
+		default:
 			route.DestinationCidrBlock = new(r.CIDR.String())
 		}
 		out.Routes = append(out.Routes, route)
@@ -77,7 +80,7 @@ func (h *ec2Handlers) describeRouteTables(ctx context.Context, _ Caller, in *api
 		"owner-id":                              one(func(v *t) string { return *v.OwnerId }),
 		"route-table-id":                        one(func(v *t) string { return *v.RouteTableId }),
 		"route.destination-cidr-block":          every(routes, func(r *api.Route) string { return deref(r.DestinationCidrBlock) }),
-		"route.destination-ipv6-cidr-block":     never[t],
+		"route.destination-ipv6-cidr-block":     every(routes, func(r *api.Route) string { return deref(r.DestinationIpv6CidrBlock) }),
 		"route.destination-prefix-list-id":      every(routes, func(r *api.Route) string { return deref(r.DestinationPrefixListId) }),
 		"route.egress-only-internet-gateway-id": never[t],
 		"route.gateway-id":                      every(routes, func(r *api.Route) string { return deref(r.GatewayId) }),
@@ -119,14 +122,20 @@ func (h *ec2Handlers) replaceRouteTableAssociation(ctx context.Context, _ Caller
 
 // routeTo reads the destination of a route.
 func routeTo(cidr, cidr6, list *string) (vpc.Route, error) {
-	if err := ec2Unsupported(cidr6 != nil, "DestinationIpv6CidrBlock", "VPCs are IPv4 only"); err != nil {
-		return vpc.Route{}, err
+	given := 0
+	for _, p := range []*string{cidr, cidr6, list} {
+		if p != nil {
+			given++
+		}
 	}
 	switch {
-	case cidr != nil && list != nil:
-		return vpc.Route{}, fault.New(fault.Combination, "", "", "Only one of DestinationCidrBlock and DestinationPrefixListId may be given").WithCode("InvalidParameterCombination")
+	case given > 1:
+		return vpc.Route{}, fault.New(fault.Combination, "", "", "Only one of DestinationCidrBlock, DestinationIpv6CidrBlock and DestinationPrefixListId may be given").WithCode("InvalidParameterCombination")
 	case list != nil:
 		return vpc.Route{PrefixList: vpc.PrefixListID(*list)}, nil
+	case cidr6 != nil:
+		p, err := vpc.ParseCIDR6(*cidr6)
+		return vpc.Route{CIDR: p}, err
 	case cidr == nil:
 		return vpc.Route{}, fault.New(fault.Missing, "", "", "The request must contain the parameter destinationCidrBlock").WithCode("MissingParameter")
 	}

@@ -20,20 +20,95 @@ func ec2Unsupported(present bool, member, why string) error {
 	return fault.Newf(fault.Unsupported, "", "", "The parameter %s is not supported: %s", member, why).WithCode("UnsupportedOperation")
 }
 
-func vpcShape(v *vpc.VPC) api.Vpc {
-	return api.Vpc{
+// blockShape is an association of an IPv4 block; state is "associated" unless it changes in this call.
+func blockShape(b vpc.CIDRBlock, state string) api.VpcCidrBlockAssociation {
+	return api.VpcCidrBlockAssociation{AssociationId: new(b.Association), CidrBlock: new(b.CIDR.String()), CidrBlockState: &api.VpcCidrBlockState{State: new(state)}}
+}
+
+// blockShape6 is an association of an IPv6 block.
+func (h *ec2Handlers) blockShape6(b vpc.CIDRBlock, state string) api.VpcIpv6CidrBlockAssociation {
+	out := api.VpcIpv6CidrBlockAssociation{
+		AssociationId: new(b.Association), Ipv6CidrBlock: new(b.CIDR.String()), Ipv6CidrBlockState: &api.VpcCidrBlockState{State: new(state)},
+		NetworkBorderGroup: new(h.region), Ipv6Pool: strOrNil(b.Pool), IpSource: new("byoip"), Ipv6AddressAttribute: new("public"),
+	}
+	if b.Pool == vpc.AmazonPool {
+		out.IpSource = new("amazon")
+	}
+	if b.CIDR.Addr().IsPrivate() {
+		out.Ipv6AddressAttribute = new("private")
+	}
+	return out
+}
+
+func (h *ec2Handlers) vpcShape(v *vpc.VPC) api.Vpc {
+	out := api.Vpc{
 		VpcId: new(string(v.ID)), OwnerId: new(v.OwnerID), CidrBlock: new(v.CIDR.String()), State: new("available"),
 		InstanceTenancy: new(v.Tenancy), IsDefault: new(v.Default), DhcpOptionsId: new(v.DHCPOptions), Tags: ec2Tags(v.Tags),
-		CidrBlockAssociationSet: []api.VpcCidrBlockAssociation{{
-			AssociationId: new(v.CIDRAssociation), CidrBlock: new(v.CIDR.String()), CidrBlockState: &api.VpcCidrBlockState{State: new("associated")},
-		}},
+		CidrBlockAssociationSet:     []api.VpcCidrBlockAssociation{blockShape(vpc.CIDRBlock{Association: v.CIDRAssociation, CIDR: v.CIDR}, "associated")},
+		Ipv6CidrBlockAssociationSet: []api.VpcIpv6CidrBlockAssociation{},
 	}
+	for _, b := range v.Secondary {
+		out.CidrBlockAssociationSet = append(out.CidrBlockAssociationSet, blockShape(b, "associated"))
+	}
+	for _, b := range v.IPv6 {
+		out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, h.blockShape6(b, "associated"))
+	}
+	return out
+}
+
+// ipv6Block reads the request for an IPv6 block; nil: none.
+func ipv6Block(amazon *bool, cidr, pool, border *string) (*network.IPv6Block, error) {
+	if border != nil && !deref(amazon) {
+		return nil, fault.New(fault.Combination, "", "", "Ipv6CidrBlockNetworkBorderGroup needs AmazonProvidedIpv6CidrBlock").WithCode("InvalidParameterCombination")
+	}
+	if !deref(amazon) && cidr == nil && pool == nil {
+		return nil, nil //nolint:nilnil // nothing was asked for
+	}
+	return &network.IPv6Block{Amazon: deref(amazon), CIDR: deref(cidr), Pool: deref(pool)}, nil
+}
+
+func (h *ec2Handlers) associateVpcCidrBlock(ctx context.Context, _ Caller, in *api.AssociateVpcCidrBlockInput) (*api.AssociateVpcCidrBlockOutput, error) {
+	six, err := ipv6Block(in.AmazonProvidedIpv6CidrBlock, in.Ipv6CidrBlock, in.Ipv6Pool, in.Ipv6CidrBlockNetworkBorderGroup)
+	if err := cmp.Or(
+		ec2Unsupported(in.Ipv4IpamPoolId != nil || in.Ipv4NetmaskLength != nil, "Ipv4IpamPoolId", "there is no IPAM"),
+		ec2Unsupported(in.Ipv6IpamPoolId != nil || in.Ipv6NetmaskLength != nil, "Ipv6IpamPoolId", "there is no IPAM"),
+		err,
+	); err != nil {
+		return nil, err
+	}
+	b, err := h.net.AssociateBlock(ctx, vpc.VPCID(deref(in.VpcId)), deref(in.CidrBlock), six)
+	if err != nil {
+		return nil, err
+	}
+	out := &api.AssociateVpcCidrBlockOutput{VpcId: in.VpcId}
+	if b.CIDR.Addr().Is6() {
+		out.Ipv6CidrBlockAssociation = new(h.blockShape6(b, "associating"))
+	} else {
+		out.CidrBlockAssociation = new(blockShape(b, "associating"))
+	}
+	return out, nil
+}
+
+func (h *ec2Handlers) disassociateVpcCidrBlock(ctx context.Context, _ Caller, in *api.DisassociateVpcCidrBlockInput) (*api.DisassociateVpcCidrBlockOutput, error) {
+	v, b, err := h.net.DisassociateBlock(ctx, deref(in.AssociationId))
+	if err != nil {
+		return nil, err
+	}
+	out := &api.DisassociateVpcCidrBlockOutput{VpcId: new(string(v.ID))}
+	if b.CIDR.Addr().Is6() {
+		out.Ipv6CidrBlockAssociation = new(h.blockShape6(b, "disassociating"))
+	} else {
+		out.CidrBlockAssociation = new(blockShape(b, "disassociating"))
+	}
+	return out, nil
 }
 
 func (h *ec2Handlers) createVpc(ctx context.Context, _ Caller, in *api.CreateVpcInput) (*api.CreateVpcOutput, error) {
+	six, err := ipv6Block(in.AmazonProvidedIpv6CidrBlock, in.Ipv6CidrBlock, in.Ipv6Pool, in.Ipv6CidrBlockNetworkBorderGroup)
 	if err := cmp.Or(
-		ec2Unsupported(deref(in.AmazonProvidedIpv6CidrBlock) || in.Ipv6CidrBlock != nil || in.Ipv6Pool != nil || in.Ipv6IpamPoolId != nil, "Ipv6CidrBlock", "VPCs are IPv4 only"),
 		ec2Unsupported(in.Ipv4IpamPoolId != nil || in.Ipv4NetmaskLength != nil, "Ipv4IpamPoolId", "there is no IPAM"),
+		ec2Unsupported(in.Ipv6IpamPoolId != nil || in.Ipv6NetmaskLength != nil, "Ipv6IpamPoolId", "there is no IPAM"),
+		err,
 	); err != nil {
 		return nil, err
 	}
@@ -41,11 +116,15 @@ func (h *ec2Handlers) createVpc(ctx context.Context, _ Caller, in *api.CreateVpc
 	if err != nil {
 		return nil, err
 	}
-	v, err := h.net.CreateVPC(ctx, deref(in.CidrBlock), deref(in.InstanceTenancy), tags)
+	var blocks []network.IPv6Block
+	if six != nil {
+		blocks = append(blocks, *six)
+	}
+	v, err := h.net.CreateVPC(ctx, deref(in.CidrBlock), deref(in.InstanceTenancy), tags, blocks...)
 	if err != nil {
 		return nil, err
 	}
-	return &api.CreateVpcOutput{Vpc: new(vpcShape(v))}, nil
+	return &api.CreateVpcOutput{Vpc: new(h.vpcShape(v))}, nil
 }
 
 func (h *ec2Handlers) describeVpcs(ctx context.Context, _ Caller, in *api.DescribeVpcsInput) (*api.DescribeVpcsOutput, error) {
@@ -55,19 +134,20 @@ func (h *ec2Handlers) describeVpcs(ctx context.Context, _ Caller, in *api.Descri
 	}
 	items := make([]api.Vpc, 0, len(all))
 	for _, v := range all {
-		items = append(items, vpcShape(v))
+		items = append(items, h.vpcShape(v))
 	}
 	associations := func(v *api.Vpc) []api.VpcCidrBlockAssociation { return v.CidrBlockAssociationSet }
+	associations6 := func(v *api.Vpc) []api.VpcIpv6CidrBlockAssociation { return v.Ipv6CidrBlockAssociationSet }
 	f := ec2Filter[api.Vpc]{
 		"cidr":                                        one(func(v *api.Vpc) string { return *v.CidrBlock }),
 		"cidr-block-association.cidr-block":           every(associations, func(a *api.VpcCidrBlockAssociation) string { return *a.CidrBlock }),
 		"cidr-block-association.association-id":       every(associations, func(a *api.VpcCidrBlockAssociation) string { return *a.AssociationId }),
 		"cidr-block-association.state":                every(associations, func(a *api.VpcCidrBlockAssociation) string { return *a.CidrBlockState.State }),
 		"dhcp-options-id":                             one(func(v *api.Vpc) string { return *v.DhcpOptionsId }),
-		"ipv6-cidr-block-association.ipv6-pool":       never[api.Vpc],
-		"ipv6-cidr-block-association.state":           never[api.Vpc],
-		"ipv6-cidr-block-association.association-id":  never[api.Vpc],
-		"ipv6-cidr-block-association.ipv6-cidr-block": never[api.Vpc],
+		"ipv6-cidr-block-association.ipv6-pool":       every(associations6, func(a *api.VpcIpv6CidrBlockAssociation) string { return deref(a.Ipv6Pool) }),
+		"ipv6-cidr-block-association.state":           every(associations6, func(a *api.VpcIpv6CidrBlockAssociation) string { return *a.Ipv6CidrBlockState.State }),
+		"ipv6-cidr-block-association.association-id":  every(associations6, func(a *api.VpcIpv6CidrBlockAssociation) string { return *a.AssociationId }),
+		"ipv6-cidr-block-association.ipv6-cidr-block": every(associations6, func(a *api.VpcIpv6CidrBlockAssociation) string { return *a.Ipv6CidrBlock }),
 		"is-default":                                  yes(func(v *api.Vpc) bool { return *v.IsDefault }),
 		"isDefault":                                   yes(func(v *api.Vpc) bool { return *v.IsDefault }), // as older clients spell it
 		"owner-id":                                    one(func(v *api.Vpc) string { return *v.OwnerId }),
@@ -139,21 +219,30 @@ func (h *ec2Handlers) describeVpcAttribute(ctx context.Context, _ Caller, in *ap
 
 func (h *ec2Handlers) subnetShape(n *network.Subnet) api.Subnet {
 	zone, _ := vpc.FindZone(h.region, n.Zone)
-	return api.Subnet{
+	out := api.Subnet{
 		SubnetId: new(string(n.ID)), VpcId: new(string(n.VPC)), OwnerId: new(n.OwnerID), State: new("available"),
-		CidrBlock: new(n.CIDR.String()), AvailableIpAddressCount: i32(n.Free), AvailabilityZone: new(n.Zone), AvailabilityZoneId: new(zone.ID),
+		AvailableIpAddressCount: i32(n.Free), AvailabilityZone: new(n.Zone), AvailabilityZoneId: new(zone.ID),
 		DefaultForAz: new(n.DefaultForAZ), MapPublicIpOnLaunch: new(n.MapPublicIP), MapCustomerOwnedIpOnLaunch: new(false),
-		AssignIpv6AddressOnCreation: new(false), Ipv6CidrBlockAssociationSet: []api.SubnetIpv6CidrBlockAssociation{},
-		EnableDns64: new(false), Ipv6Native: new(false), SubnetArn: new(h.ec2ARN("subnet", string(n.ID))), Tags: ec2Tags(n.Tags),
+		AssignIpv6AddressOnCreation: new(n.AssignIPv6), Ipv6CidrBlockAssociationSet: []api.SubnetIpv6CidrBlockAssociation{},
+		EnableDns64: new(false), Ipv6Native: new(n.Native()), SubnetArn: new(h.ec2ARN("subnet", string(n.ID))), Tags: ec2Tags(n.Tags),
 		PrivateDnsNameOptionsOnLaunch: &api.PrivateDnsNameOptionsOnLaunch{
-			HostnameType: new(n.HostnameType), EnableResourceNameDnsARecord: new(n.ResourceNameA), EnableResourceNameDnsAAAARecord: new(false),
+			HostnameType: new(n.HostnameType), EnableResourceNameDnsARecord: new(n.ResourceNameA), EnableResourceNameDnsAAAARecord: new(n.ResourceNameAAAA),
 		},
 	}
+	if !n.Native() {
+		out.CidrBlock = new(n.CIDR.String())
+	}
+	if n.IPv6.IsValid() {
+		out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, api.SubnetIpv6CidrBlockAssociation{
+			AssociationId: new(n.IPv6Association), Ipv6CidrBlock: new(n.IPv6.String()), Ipv6CidrBlockState: &api.SubnetCidrBlockState{State: new("associated")},
+		})
+	}
+	return out
 }
 
 func (h *ec2Handlers) createSubnet(ctx context.Context, _ Caller, in *api.CreateSubnetInput) (*api.CreateSubnetOutput, error) {
 	if err := cmp.Or(
-		ec2Unsupported(in.Ipv6CidrBlock != nil || deref(in.Ipv6Native) || in.Ipv6IpamPoolId != nil, "Ipv6CidrBlock", "VPCs are IPv4 only"),
+		ec2Unsupported(in.Ipv6IpamPoolId != nil || in.Ipv6NetmaskLength != nil, "Ipv6IpamPoolId", "there is no IPAM"),
 		ec2Unsupported(in.Ipv4IpamPoolId != nil || in.Ipv4NetmaskLength != nil, "Ipv4IpamPoolId", "there is no IPAM"),
 		ec2Unsupported(in.OutpostArn != nil, "OutpostArn", "there are no outposts"),
 	); err != nil {
@@ -166,7 +255,8 @@ func (h *ec2Handlers) createSubnet(ctx context.Context, _ Caller, in *api.Create
 	if err != nil {
 		return nil, err
 	}
-	n, err := h.net.CreateSubnet(ctx, vpc.VPCID(deref(in.VpcId)), deref(in.CidrBlock), deref(in.AvailabilityZone)+deref(in.AvailabilityZoneId), tags)
+	n, err := h.net.CreateSubnet(ctx, vpc.VPCID(deref(in.VpcId)), deref(in.CidrBlock), deref(in.AvailabilityZone)+deref(in.AvailabilityZoneId), tags,
+		network.SubnetIPv6{CIDR: deref(in.Ipv6CidrBlock), Native: deref(in.Ipv6Native)})
 	if err != nil {
 		return nil, err
 	}
@@ -183,30 +273,31 @@ func (h *ec2Handlers) describeSubnets(ctx context.Context, _ Caller, in *api.Des
 		items = append(items, h.subnetShape(&all[i]))
 	}
 	type s = api.Subnet
+	associations := func(v *s) []api.SubnetIpv6CidrBlockAssociation { return v.Ipv6CidrBlockAssociationSet }
 	f := ec2Filter[s]{
 		"availability-zone":          one(func(v *s) string { return *v.AvailabilityZone }),
 		"availabilityZone":           one(func(v *s) string { return *v.AvailabilityZone }),
 		"availability-zone-id":       one(func(v *s) string { return *v.AvailabilityZoneId }),
 		"available-ip-address-count": one(func(v *s) string { return strconv.Itoa(int(*v.AvailableIpAddressCount)) }),
-		"cidr-block":                 one(func(v *s) string { return *v.CidrBlock }),
-		"cidr":                       one(func(v *s) string { return *v.CidrBlock }),
-		"cidrBlock":                  one(func(v *s) string { return *v.CidrBlock }),
+		"cidr-block":                 one(func(v *s) string { return deref(v.CidrBlock) }),
+		"cidr":                       one(func(v *s) string { return deref(v.CidrBlock) }),
+		"cidrBlock":                  one(func(v *s) string { return deref(v.CidrBlock) }),
 		"customer-owned-ipv4-pool":   never[s],
 		"default-for-az":             yes(func(v *s) bool { return *v.DefaultForAz }),
 		"defaultForAz":               yes(func(v *s) bool { return *v.DefaultForAz }),
 		"enable-dns64":               yes(func(*s) bool { return false }),
 		"enable-lni-at-device-index": never[s],
-		"ipv6-cidr-block-association.ipv6-cidr-block":      never[s],
-		"ipv6-cidr-block-association.association-id":       never[s],
-		"ipv6-cidr-block-association.state":                never[s],
-		"ipv6-native":                                      yes(func(*s) bool { return false }),
+		"ipv6-cidr-block-association.ipv6-cidr-block":      every(associations, func(a *api.SubnetIpv6CidrBlockAssociation) string { return *a.Ipv6CidrBlock }),
+		"ipv6-cidr-block-association.association-id":       every(associations, func(a *api.SubnetIpv6CidrBlockAssociation) string { return *a.AssociationId }),
+		"ipv6-cidr-block-association.state":                every(associations, func(a *api.SubnetIpv6CidrBlockAssociation) string { return *a.Ipv6CidrBlockState.State }),
+		"ipv6-native":                                      yes(func(v *s) bool { return *v.Ipv6Native }),
 		"map-customer-owned-ip-on-launch":                  yes(func(*s) bool { return false }),
 		"map-public-ip-on-launch":                          yes(func(v *s) bool { return *v.MapPublicIpOnLaunch }),
 		"outpost-arn":                                      never[s],
 		"owner-id":                                         one(func(v *s) string { return *v.OwnerId }),
 		"private-dns-name-options-on-launch.hostname-type": one(func(v *s) string { return *v.PrivateDnsNameOptionsOnLaunch.HostnameType }),
 		"private-dns-name-options-on-launch.enable-resource-name-dns-a-record":    yes(func(v *s) bool { return *v.PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsARecord }),
-		"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record": yes(func(*s) bool { return false }),
+		"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record": yes(func(v *s) bool { return *v.PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsAAAARecord }),
 		"state":      one(func(v *s) string { return *v.State }),
 		"subnet-arn": one(func(v *s) string { return *v.SubnetArn }),
 		"subnet-id":  one(func(v *s) string { return *v.SubnetId }),
@@ -234,15 +325,32 @@ func (h *ec2Handlers) modifySubnetAttribute(ctx context.Context, _ Caller, in *a
 	}
 	if err := cmp.Or(
 		oneAttribute(given),
-		ec2Unsupported(on(in.AssignIpv6AddressOnCreation), "AssignIpv6AddressOnCreation", "VPCs are IPv4 only"),
-		ec2Unsupported(on(in.EnableDns64), "EnableDns64", "VPCs are IPv4 only"),
-		ec2Unsupported(on(in.EnableResourceNameDnsAAAARecordOnLaunch), "EnableResourceNameDnsAAAARecordOnLaunch", "VPCs are IPv4 only"),
+		ec2Unsupported(on(in.EnableDns64), "EnableDns64", "there is no NAT64"),
 		ec2Unsupported(on(in.MapCustomerOwnedIpOnLaunch), "MapCustomerOwnedIpOnLaunch", "there are no outposts"),
 		ec2Unsupported(in.EnableLniAtDeviceIndex != nil, "EnableLniAtDeviceIndex", "there are no outposts"),
 	); err != nil {
 		return nil, err
 	}
 	return nil, h.net.ModifySubnet(ctx, vpc.SubnetID(deref(in.SubnetId)), func(n *vpc.Subnet) error {
+		refused := func(format string, args ...any) error {
+			return fault.Newf(fault.Invalid, "", "", format, args...).WithCode("InvalidParameterValue")
+		}
+		switch {
+		case on(in.AssignIpv6AddressOnCreation) && !n.IPv6.IsValid():
+			return refused("Invalid value 'true' for assignIpv6AddressOnCreation. The subnet %s has no IPv6 CIDR block.", n.ID)
+		case in.AssignIpv6AddressOnCreation != nil && !on(in.AssignIpv6AddressOnCreation) && n.Native():
+			return refused("Invalid value 'false' for assignIpv6AddressOnCreation. The subnet %s is IPv6 only.", n.ID)
+		case on(in.MapPublicIpOnLaunch) && n.Native():
+			return refused("Invalid value 'true' for mapPublicIpOnLaunch. The subnet %s is IPv6 only.", n.ID)
+		case on(in.EnableResourceNameDnsAAAARecordOnLaunch) && !n.IPv6.IsValid():
+			return refused("Invalid value 'true' for enableResourceNameDnsAAAARecordOnLaunch. The subnet %s has no IPv6 CIDR block.", n.ID)
+		}
+		if in.AssignIpv6AddressOnCreation != nil {
+			n.AssignIPv6 = on(in.AssignIpv6AddressOnCreation)
+		}
+		if in.EnableResourceNameDnsAAAARecordOnLaunch != nil {
+			n.ResourceNameAAAA = on(in.EnableResourceNameDnsAAAARecordOnLaunch)
+		}
 		if in.MapPublicIpOnLaunch != nil {
 			n.MapPublicIP = on(in.MapPublicIpOnLaunch)
 		}

@@ -48,7 +48,8 @@ type Session struct {
 	Origin            string // where viewers reach the endpoint: "http://127.80.1.10:443", no slash at the end
 	DisplayPort       uint16
 	ENI               string `json:",omitempty"` // of the interface that Origin names
-	ENIAddress        string `json:",omitempty"` // private address
+	ENIAddress        string `json:",omitempty"` // private IPv4 address
+	ENIAddress6       string `json:",omitempty"` // IPv6 address
 	State             SessionState
 	Connected         bool
 	Started           time.Time

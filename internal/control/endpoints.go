@@ -1,7 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/fault"
@@ -14,9 +16,10 @@ const endpointPort = 443
 
 // placement is the network interface that a session streams from.
 type placement struct {
-	ENI     string // eni-…
-	Address string // private address
-	Origin  string // "http://127.80.1.10:443"
+	ENI      string // eni-…
+	Address  string // private IPv4 address
+	Address6 string // IPv6 address
+	Origin   string // "http://127.80.1.10:443", "https://[fd00:77:0:1::10]:443"
 }
 
 // checkEndpoint refuses an endpoint that a stack cannot be bound to (facts: no such endpoint → not found; another service or
@@ -66,15 +69,40 @@ func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) 
 		return placement{}, unavailable("none of its network interfaces is in use")
 	}
 	n := up[seed%uint64(len(up))]
-	dial, ok := c.DialAddr(n.VPC, netip.AddrPortFrom(n.Addr, endpointPort))
-	if !ok {
+	// Viewers are sent to the address of the family that the endpoint's name has; to the IPv4 one where it has both.
+	addrs := n.Addrs()
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int {
+		return cmp.Compare(rank(e.DNSRecordType, a), rank(e.DNSRecordType, b))
+	})
+	var dial netip.AddrPort
+	for _, a := range addrs {
+		if dial, ok = c.DialAddr(n.VPC, netip.AddrPortFrom(a, endpointPort)); ok {
+			break
+		}
+	}
+	if !dial.IsValid() {
 		return placement{}, unavailable("its network is not up yet")
 	}
 	scheme := "http://"
 	if c.Secure {
 		scheme = "https://"
 	}
-	return placement{ENI: string(n.ID), Address: n.Addr.String(), Origin: scheme + dial.String()}, nil
+	p := placement{ENI: string(n.ID), Origin: scheme + dial.String()}
+	if n.Addr.IsValid() {
+		p.Address = n.Addr.String()
+	}
+	if n.Addr6.IsValid() {
+		p.Address6 = n.Addr6.String()
+	}
+	return p, nil
+}
+
+// rank puts addresses that the endpoint's name has before others.
+func rank(r vpc.DNSRecordType, a netip.Addr) int {
+	if r.Has(a) {
+		return 0
+	}
+	return 1
 }
 
 // endpointGone reports whether the endpoint is being deleted or was deleted.

@@ -162,7 +162,7 @@ func (c *Control) place(tx state.Tx, f *appstream.Fleet, q LaunchRequest) (*apps
 		if err != nil {
 			return nil, err
 		}
-		s.ENI, s.ENIAddress, s.Origin = p.ENI, p.Address, p.Origin
+		s.ENI, s.ENIAddress, s.ENIAddress6, s.Origin = p.ENI, p.Address, p.Address6, p.Origin
 		s.DisplayPort = uint16(firstDisplayPort + seed%displayPorts) //nolint:gosec // at most 1499
 	}
 	inst.State, inst.Session = appstream.InstanceClaimed, s.ID

@@ -154,8 +154,11 @@ func (a *analysis) findEndpoint(id string) *Endpoint {
 
 // interfaces are the interfaces of an end that names one or an endpoint, in the order of the endpoint's subnets.
 func (a *analysis) interfaces(id string) ([]end, error) {
-	of := func(n *NetworkInterface) end {
-		return end{id: string(n.ID), addr: n.Addr, vpc: n.VPC, eni: n, endpoint: a.findEndpoint(string(n.Endpoint))}
+	of := func(n *NetworkInterface) (out []end) {
+		for _, addr := range n.Addrs() {
+			out = append(out, end{id: string(n.ID), addr: addr, vpc: n.VPC, eni: n, endpoint: a.findEndpoint(string(n.Endpoint))})
+		}
+		return out
 	}
 	if strings.HasPrefix(id, PrefixEndpoint+"-") {
 		e := a.findEndpoint(id)
@@ -165,7 +168,7 @@ func (a *analysis) interfaces(id string) ([]end, error) {
 		var out []end
 		for _, i := range e.Interfaces {
 			if n := a.findInterface(string(i)); n != nil {
-				out = append(out, of(n))
+				out = append(out, of(n)...)
 			}
 		}
 		return out, nil
@@ -174,7 +177,7 @@ func (a *analysis) interfaces(id string) ([]end, error) {
 	if n == nil {
 		return nil, NotFound(NetworkInterfaceID(id))
 	}
-	return []end{of(n)}, nil
+	return of(n), nil
 }
 
 // withAddress keeps the ends that have an address; when none has it, it says so.
@@ -291,7 +294,7 @@ func (a *analysis) destinations(sources []end) ([]end, []Explanation, error) {
 		if v := sources[0].gateway; v != nil {
 			e.vpc = v.ID
 		}
-		i := slices.IndexFunc(a.Interfaces, func(n *NetworkInterface) bool { return n.VPC == e.vpc && n.Addr == a.dst })
+		i := slices.IndexFunc(a.Interfaces, func(n *NetworkInterface) bool { return n.VPC == e.vpc && slices.Contains(n.Addrs(), a.dst) })
 		if i >= 0 {
 			e.eni = a.Interfaces[i]
 			e.id, e.endpoint = string(e.eni.ID), a.findEndpoint(string(e.eni.Endpoint))
@@ -546,7 +549,7 @@ func (a *analysis) found(src, dst end, port int, ports []PortRange, v Verdict) F
 		case HopSecurityGroup:
 			f.Forward = append(f.Forward, PathComponent{Component: h.Resource, GroupRule: a.groupRule(h), VPC: dst.vpc})
 		case HopNetworkACLIn, HopNetworkACLOut:
-			c := PathComponent{Component: h.Resource, ACLRule: a.aclRule(h), VPC: dst.vpc}
+			c := PathComponent{Component: h.Resource, ACLRule: a.aclRule(h, a.flowOf(src, dst, 0, 0)), VPC: dst.vpc}
 			n := to
 			if h.Dir == Forward && h.Kind == HopNetworkACLOut || h.Dir == Return && h.Kind == HopNetworkACLIn {
 				n = from
@@ -619,10 +622,13 @@ func (a *analysis) groupRule(h Hop) *SecurityGroupRule {
 }
 
 // aclRule is the entry that a hop names; the fixed last one for "*".
-func (a *analysis) aclRule(h Hop) *NetworkACLEntry {
+func (a *analysis) aclRule(h Hop, f Flow) *NetworkACLEntry {
 	egress := h.Kind == HopNetworkACLOut
 	number, err := strconv.Atoi(h.Rule)
 	if err != nil {
+		if f.Dst.Addr().Is6() {
+			return &NetworkACLEntry{Number: FixedDenyNumberIP6, Egress: egress, Protocol: AllProtocols, CIDR: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Ports: AllPorts}
+		}
 		return &NetworkACLEntry{Number: FixedDenyNumber, Egress: egress, Protocol: AllProtocols, CIDR: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Ports: AllPorts}
 	}
 	for _, l := range a.ACLs {
@@ -646,7 +652,10 @@ func (a *analysis) routes(id string) []InsightsRoute {
 	if v == nil {
 		return nil
 	}
-	out := []InsightsRoute{{CIDR: v.CIDR, Gateway: LocalGateway, Origin: "CreateRouteTable", State: "active"}}
+	var out []InsightsRoute
+	for _, b := range v.Blocks() {
+		out = append(out, InsightsRoute{CIDR: b, Gateway: LocalGateway, Origin: "CreateRouteTable", State: "active"})
+	}
 	for _, r := range t.Routes {
 		x := InsightsRoute{CIDR: r.CIDR, PrefixList: r.PrefixList, Gateway: r.Gateway, Interface: r.Interface, Origin: "CreateRoute", State: "active"}
 		if r.Gateway != v.Gateway && r.Gateway != LocalGateway {
@@ -657,7 +666,7 @@ func (a *analysis) routes(id string) []InsightsRoute {
 	if t.Propagates {
 		for _, u := range a.UserNetworks {
 			u = u.Masked()
-			if !slices.ContainsFunc(t.Routes, func(r Route) bool { return r.CIDR == u }) && !(v.CIDR.Contains(u.Addr()) && u.Bits() >= v.CIDR.Bits()) {
+			if _, local := v.BlockOf(u); !local && !slices.ContainsFunc(t.Routes, func(r Route) bool { return r.CIDR == u }) {
 				out = append(out, InsightsRoute{CIDR: u, Gateway: v.Gateway, Origin: "EnableVgwRoutePropagation", State: "active"})
 			}
 		}
@@ -688,6 +697,9 @@ func (a *analysis) explain(sources, destinations []end) []Explanation {
 			}
 		}
 	}
+	met := slices.ContainsFunc(destinations, func(d end) bool {
+		return slices.ContainsFunc(sources, func(s end) bool { return s.addr.Is4() == d.addr.Is4() })
+	})
 	for _, dst := range destinations {
 		for _, src := range sources {
 			switch {
@@ -696,6 +708,8 @@ func (a *analysis) explain(sources, destinations []end) []Explanation {
 					Code: CodeCannotRoute, Component: src.id, Gateway: src.gateway.Gateway, Destination: dst.id, SourceVPC: src.gateway.ID, DestinationVPC: dst.vpc,
 					Missing: fmt.Sprintf("a path from the gateway of %s", dst.vpc),
 				})
+				continue
+			case src.addr.Is4() != dst.addr.Is4() && met: // others can meet
 				continue
 			case src.addr.Is4() != dst.addr.Is4():
 				add(Explanation{Code: CodeCannotRoute, Component: src.id, Destination: dst.id, Address: src.addr, Missing: "addresses of the same IP version"})
@@ -754,7 +768,7 @@ func (a *analysis) explanation(h denial, f Flow, src, dst end) []Explanation {
 		if h.Kind == HopNetworkACLOut {
 			x.Direction = "egress"
 		}
-		x.ACL, x.ACLRule = NetworkACLID(h.Resource), a.aclRule(h.Hop)
+		x.ACL, x.ACLRule = NetworkACLID(h.Resource), a.aclRule(h.Hop, f)
 		n := a.subnetOf(dst.vpc, dst.addr)
 		if h.Dir == Forward && h.Kind == HopNetworkACLOut || h.Dir == Return && h.Kind == HopNetworkACLIn {
 			n = a.subnetOf(src.vpc, src.addr)

@@ -221,10 +221,10 @@ func TestAnalyzeAgreesWithTheNaiveReading(t *testing.T) {
 	t.Parallel()
 	found := 0
 	const worlds = 300
-	clients := []string{"192.168.0.1", "192.168.1.1", "192.168.2.1", "172.16.0.1"} // one for each way in which randomWorld's blocks can match
+	clients := []string{"192.168.0.1", "192.168.1.1", "192.168.2.1", "172.16.0.1", "fd01::1", "fd01::7", "fd01:0:0:1::1"} // one for each way in which randomWorld's blocks can match
 	for seed := range uint64(worlds) {
 		r := rand.New(rand.NewPCG(seed, 11))
-		w := randomWorld(r)
+		w := randomWorldOf(r, seed%3 == 0)
 		w.Endpoints = analyzable().Endpoints
 		p := &InsightsPath{Source: "vgw-1", Destination: "vpce-1", Protocol: TCP}
 		f, err := Analyze(w.Resources, p, nil, nil)
@@ -238,7 +238,7 @@ func TestAnalyzeAgreesWithTheNaiveReading(t *testing.T) {
 			return slices.ContainsFunc([]*NetworkInterface{w.eniA, w.eniB}, func(n *NetworkInterface) bool {
 				return slices.ContainsFunc([]int{443, 1400, 1420, 1421, 1450, 1451, 1499}, func(dport int) bool {
 					return slices.ContainsFunc([]int{1024, 1420, 1421, 1450, 1451, 1499, 1500, 32767, 32768, 60999, 61000, 65535}, func(sport int) bool {
-						return flow(netip.MustParseAddr(c), sport, n.Addr, dport) == Connected
+						return slices.ContainsFunc(n.Addrs(), func(a netip.Addr) bool { return flow(netip.MustParseAddr(c), sport, a, dport) == Connected })
 					})
 				})
 			})

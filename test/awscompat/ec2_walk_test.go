@@ -369,7 +369,7 @@ func TestNetworkErrorsOnTheWire(t *testing.T) {
 		{"group", "InvalidGroup.NotFound", "", refused(c.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{GroupNames: []string{"nobody"}}))},
 		{"eni", "InvalidNetworkInterfaceID.NotFound", "", refused(c.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{"eni-0123456789abcdef0"}}))},
 		{"tag type", "InvalidParameterValue", "taggable", refused(c.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSubnet, Tags: []types.Tag{{Key: aws.String("a")}}}}}))},
-		{"ipv6", "UnsupportedOperation", "IPv4", refused(c.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), AmazonProvidedIpv6CidrBlock: aws.Bool(true)}))},
+		{"ipv6 of a pool", "UnsupportedOperation", "IPAM", refused(c.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), Ipv6IpamPoolId: aws.String("ipam-pool-0123456789abcdef0")}))},
 		{"dry run", "DryRunOperation", "", refused(c.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), DryRun: aws.Bool(true)}))},
 		{"prefix list", "InvalidPrefixListId.NotFound", "", refused(c.DescribePrefixLists(ctx, &ec2.DescribePrefixListsInput{PrefixListIds: []string{"pl-0123456789abcdef0"}}))},
 		{"zone", "InvalidParameterValue", "", refused(c.DescribeAvailabilityZones(ctx, &ec2.DescribeAvailabilityZonesInput{ZoneNames: []string{"mars-1a"}}))},

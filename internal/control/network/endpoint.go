@@ -25,17 +25,20 @@ type CreateEndpoint struct {
 	Type          vpc.EndpointType // empty: Gateway, as EC2 has it
 	Subnets       []vpc.SubnetID
 	// Addresses are the addresses that the caller chose; they name subnets as Subnets does.
-	Addresses      map[vpc.SubnetID]string
+	Addresses      map[vpc.SubnetID]ChosenAddresses
 	Groups         []vpc.SecurityGroupID
 	RouteTables    []string
 	PolicyDocument string
 	// PrivateDNS nil: on where the VPC allows it and no other endpoint has the names, otherwise off.
 	PrivateDNS    *bool
-	IPAddressType string
-	DNSRecordType string
+	IPAddressType vpc.IPAddressType // empty: IPv4
+	DNSRecordType vpc.DNSRecordType // empty: as IPAddressType
 	ClientToken   string
 	Tags          vpc.Tags
 }
+
+// ChosenAddresses are addresses for the interface in a subnet; empty ones are chosen here.
+type ChosenAddresses struct{ IPv4, IPv6 string }
 
 // CreateVPCEndpoint makes a pending endpoint with one interface a subnet; Run makes it available.
 // A ClientToken that comes again answers the first endpoint.
@@ -68,11 +71,9 @@ func (s *Service) checkEndpointRequest(c *CreateEndpoint) error {
 	if len(c.RouteTables) > 0 {
 		return invalidParameter("RouteTableIds cannot be specified for Interface type VPC endpoints.")
 	}
-	if t := c.IPAddressType; t != "" && t != "ipv4" {
-		return invalidParameter("The IP address type %s needs subnets that have IPv6 addresses.", t)
-	}
-	if t := c.DNSRecordType; t != "" && t != "ipv4" {
-		return invalidParameter("The DNS record IP type %s does not fit the IP address type ipv4.", t)
+	var err error
+	if c.IPAddressType, c.DNSRecordType, err = vpc.CheckIPAddressTypes(c.IPAddressType, c.DNSRecordType); err != nil {
+		return err
 	}
 	for id := range c.Addresses {
 		if !slices.Contains(c.Subnets, id) {
@@ -166,7 +167,7 @@ func (s *Service) createEndpoint(tx state.Tx, c CreateEndpoint) (*vpc.Endpoint, 
 	e := &vpc.Endpoint{
 		ID: newID[vpc.EndpointID](vpc.PrefixEndpoint), OwnerID: s.account, VPC: v.ID, Type: vpc.EndpointInterface,
 		Service: c.Service, State: vpc.EndpointPending, Groups: groups,
-		IPAddressType: "ipv4", DNSRecordType: "ipv4", PolicyDocument: cmp.Or(c.PolicyDocument, FullAccessPolicy),
+		IPAddressType: c.IPAddressType, DNSRecordType: c.DNSRecordType, PolicyDocument: cmp.Or(c.PolicyDocument, FullAccessPolicy),
 		Tags: c.Tags, Created: s.now().UTC(), Generation: 1,
 		DNSSuffix: suffix(),
 	}
@@ -258,35 +259,65 @@ func privateDNSAllowed(v *vpc.VPC, e *vpc.Endpoint, others []*vpc.Endpoint) erro
 	return nil
 }
 
-// addInterface makes the endpoint's interface in a subnet.
-func (s *Service) addInterface(tx state.Tx, e *vpc.Endpoint, n *vpc.Subnet, chosen string) error {
-	there, err := vpc.NetworkInterfaces().By(tx, "subnet", string(n.ID))
+// address is an interface's address in a block of a subnet, the chosen one when there is one.
+func address(r state.Reader, n *vpc.Subnet, block netip.Prefix, chosen string) (netip.Addr, error) {
+	there, err := vpc.NetworkInterfaces().By(r, "subnet", string(n.ID))
 	if err != nil {
-		return err
+		return netip.Addr{}, err
 	}
-	used := make(map[netip.Addr]bool, len(there))
+	used := make(map[netip.Addr]bool, 2*len(there))
 	for _, i := range there {
-		used[i.Addr] = true
+		used[i.Addr], used[i.Addr6] = true, true
 	}
 	taken := func(a netip.Addr) bool { return used[a] }
-	var addr netip.Addr
-	if chosen != "" {
-		if addr, err = netip.ParseAddr(chosen); err != nil {
-			return invalid("Value (%.60s) for parameter ipv4 is invalid. This is not an IPv4 address.", chosen)
-		}
-		err = vpc.CheckAddress(n.CIDR, addr, taken)
-	} else {
-		addr, err = vpc.FreeAddress(n.ID, n.CIDR, taken)
+	if chosen == "" {
+		return vpc.FreeAddress(n.ID, block, taken)
 	}
-	if err != nil {
+	addr, err := netip.ParseAddr(chosen)
+	if err != nil || addr.Is4() != block.Addr().Is4() || addr.Zone() != "" {
+		return netip.Addr{}, invalid("Value (%.60s) for parameter SubnetConfiguration is invalid. This is not an %s address.", chosen, vpc.FamilyOf(block.Addr()))
+	}
+	return addr, vpc.CheckAddress(block, addr, taken)
+}
+
+// settleAddresses gives an interface the addresses that an endpoint of the type has in the subnet, keeps those that it has
+// already, and takes the others.
+func settleAddresses(r state.Reader, i *vpc.NetworkInterface, t vpc.IPAddressType, n *vpc.Subnet, chosen ChosenAddresses) (err error) {
+	if err := t.Fits(n); err != nil {
 		return err
 	}
+	if chosen.IPv4 != "" && t == vpc.AddressIPv6 || chosen.IPv6 != "" && t == vpc.AddressIPv4 {
+		return invalidParameter("The IP address type %s has no place for the address that was chosen for the subnet %s.", t, n.ID)
+	}
+	for _, f := range []struct {
+		addr   *netip.Addr
+		not    vpc.IPAddressType
+		block  netip.Prefix
+		chosen string
+	}{{&i.Addr, vpc.AddressIPv6, n.CIDR, chosen.IPv4}, {&i.Addr6, vpc.AddressIPv4, n.IPv6, chosen.IPv6}} {
+		switch {
+		case t == f.not:
+			*f.addr = netip.Addr{}
+		case !f.addr.IsValid():
+			if *f.addr, err = address(r, n, f.block, f.chosen); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// addInterface makes the endpoint's interface in a subnet.
+func (s *Service) addInterface(tx state.Tx, e *vpc.Endpoint, n *vpc.Subnet, chosen ChosenAddresses) error {
 	var mac [4]byte
 	_, _ = rand.Read(mac[:]) // never fails
 	i := &vpc.NetworkInterface{
 		ID: newID[vpc.NetworkInterfaceID](vpc.PrefixNetworkInterface), OwnerID: s.account, VPC: e.VPC, Subnet: n.ID, Zone: n.Zone,
-		Addr: addr, MAC: fmt.Sprintf("02:50:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3]), Groups: e.Groups, Endpoint: e.ID,
+		MAC: fmt.Sprintf("02:50:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3]), Groups: e.Groups, Endpoint: e.ID,
 		InterfaceType: "vpc_endpoint", Description: "VPC Endpoint Interface " + string(e.ID), RequesterManaged: true, Status: vpc.InterfacePending,
+	}
+	if err := settleAddresses(tx, i, e.IPAddressType, n, chosen); err != nil {
+		return err
 	}
 	e.Subnets = append(e.Subnets, n.ID)
 	e.Interfaces = append(e.Interfaces, i.ID)
@@ -323,21 +354,18 @@ type ModifyEndpoint struct {
 	ID             vpc.EndpointID
 	AddSubnets     []vpc.SubnetID
 	RemoveSubnets  []vpc.SubnetID
-	Addresses      map[vpc.SubnetID]string // chosen addresses of added subnets
+	Addresses      map[vpc.SubnetID]ChosenAddresses // of added subnets, or other ones for those that are there
 	AddGroups      []vpc.SecurityGroupID
 	RemoveGroups   []vpc.SecurityGroupID
 	PrivateDNS     *bool
 	PolicyDocument *string
 	ResetPolicy    bool
-	IPAddressType  string
-	DNSRecordType  string
+	IPAddressType  vpc.IPAddressType
+	DNSRecordType  vpc.DNSRecordType
 }
 
 // ModifyVPCEndpoint changes an endpoint, which is pending until the network carries the change.
 func (s *Service) ModifyVPCEndpoint(ctx context.Context, m ModifyEndpoint) error {
-	if m.IPAddressType != "" && m.IPAddressType != "ipv4" || m.DNSRecordType != "" && m.DNSRecordType != "ipv4" {
-		return invalidParameter("Only the IP address type ipv4 is possible for subnets without IPv6 addresses.")
-	}
 	if m.PolicyDocument != nil {
 		if m.ResetPolicy {
 			return combination("PolicyDocument and ResetPolicy exclude each other")
@@ -376,6 +404,9 @@ func (s *Service) modifyEndpoint(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m Mod
 	case m.ResetPolicy:
 		e.PolicyDocument = FullAccessPolicy
 	}
+	if err := modifyTypes(e, m); err != nil {
+		return err
+	}
 	if err := s.modifySubnets(tx, v, e, m); err != nil {
 		return err
 	}
@@ -395,6 +426,20 @@ func (s *Service) modifyEndpoint(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m Mod
 		e.PrivateDNS = *m.PrivateDNS
 	}
 	return s.nameEndpoint(tx, e)
+}
+
+// modifyTypes changes which addresses and records the endpoint has. Records that do not fit other addresses follow them, unless
+// they are asked for.
+func modifyTypes(e *vpc.Endpoint, m ModifyEndpoint) (err error) {
+	t := cmp.Or(m.IPAddressType, e.IPAddressType)
+	r := cmp.Or(m.DNSRecordType, e.DNSRecordType)
+	if m.DNSRecordType == "" && t != e.IPAddressType {
+		if _, _, err := vpc.CheckIPAddressTypes(t, r); err != nil || t == vpc.AddressDual {
+			r = ""
+		}
+	}
+	e.IPAddressType, e.DNSRecordType, err = vpc.CheckIPAddressTypes(t, r)
+	return err
 }
 
 func (s *Service) modifySubnets(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m ModifyEndpoint) error {
@@ -445,7 +490,44 @@ func (s *Service) modifySubnets(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m Modi
 		e.Subnets = slices.Delete(e.Subnets, i, i+1)
 		e.Interfaces = slices.Delete(e.Interfaces, i, i+1)
 	}
+	for i, id := range e.Subnets {
+		n, err := get(tx, vpc.Subnets(), id)
+		if err != nil {
+			return err
+		}
+		if err := s.settleInterface(tx, e, i, n, m.Addresses[id]); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// settleInterface gives the endpoint's interface in a subnet the addresses of the endpoint's type. Other addresses that were
+// chosen for it make another interface in its place.
+func (s *Service) settleInterface(tx state.Tx, e *vpc.Endpoint, at int, n *vpc.Subnet, chosen ChosenAddresses) error {
+	i, err := get(tx, vpc.NetworkInterfaces(), e.Interfaces[at])
+	if err != nil {
+		return err
+	}
+	other := func(chosen string, has netip.Addr) bool {
+		a, err := netip.ParseAddr(chosen)
+		return chosen != "" && has.IsValid() && (err != nil || a != has)
+	}
+	if other(chosen.IPv4, i.Addr) || other(chosen.IPv6, i.Addr6) {
+		if err := vpc.NetworkInterfaces().Delete(tx, string(i.ID)); err != nil {
+			return err
+		}
+		if err := s.addInterface(tx, e, n, chosen); err != nil {
+			return err
+		}
+		last := len(e.Interfaces) - 1 // in the place of the one that goes
+		e.Interfaces[at], e.Interfaces, e.Subnets = e.Interfaces[last], e.Interfaces[:last], e.Subnets[:last]
+		return nil
+	}
+	if err := settleAddresses(tx, i, e.IPAddressType, n, chosen); err != nil {
+		return err
+	}
+	return vpc.NetworkInterfaces().Put(tx, i)
 }
 
 func (s *Service) modifyGroups(tx state.Tx, v *vpc.VPC, e *vpc.Endpoint, m ModifyEndpoint) error {
@@ -541,11 +623,16 @@ func (s *Service) EndpointAddresses(r state.Reader, id vpc.EndpointID) ([]Addres
 		if !ok {
 			continue // goes with its endpoint
 		}
-		a := Address{Interface: i.ID, Subnet: i.Subnet, Zone: i.Zone, Private: i.Addr}
-		if s.driver != nil {
-			a.Dial, _ = s.driver.DialAddr(i.VPC, netip.AddrPortFrom(i.Addr, 443))
+		for _, addr := range i.Addrs() {
+			a := Address{Interface: i.ID, Subnet: i.Subnet, Zone: i.Zone, Private: addr}
+			served := false
+			if s.driver != nil {
+				a.Dial, served = s.driver.DialAddr(i.VPC, netip.AddrPortFrom(addr, 443))
+			}
+			if served || addr.Is4() || !i.Addr.IsValid() { // a driver without IPv6 serves the other address alone
+				out = append(out, a)
+			}
 		}
-		out = append(out, a)
 	}
 	return out, nil
 }

@@ -323,6 +323,23 @@ func TestRefusals(t *testing.T) {
 		{"vpc in use", s.DeleteVPC(ctx, w.vpc.ID), "DependencyViolation"},
 		{"attribute", s.ModifyVPCAttribute(ctx, w.vpc.ID, "enableMagic", true), "InvalidParameterValue"},
 
+		{"two IPv6 blocks in one", second(s.CreateVPC(ctx, "10.0.0.0/16", "", nil, network.IPv6Block{Amazon: true, CIDR: "fd12::/56"})), "InvalidParameterCombination"},
+		{"an IPv6 block that is none", second(s.CreateVPC(ctx, "10.0.0.0/16", "", nil, network.IPv6Block{CIDR: "10.0.0.0/16"})), "InvalidParameterValue"},
+		{"an IPv6 block of a pool alone", second(s.CreateVPC(ctx, "10.0.0.0/16", "", nil, network.IPv6Block{Pool: "ipv6pool-ec2-0123456789abcdef0"})), "MissingParameter"},
+		{"an IPv6 block of no pool", second(s.CreateVPC(ctx, "10.0.0.0/16", "", nil, network.IPv6Block{CIDR: "fd12::/56", Pool: "pool"})), "InvalidIpv6PoolID.Malformed"},
+		{"an IPv6 block too large", second(s.CreateVPC(ctx, "10.0.0.0/16", "", nil, network.IPv6Block{CIDR: "fd12::/40"})), "InvalidVpc.Range"},
+		{"no block", second(s.AssociateBlock(ctx, w.vpc.ID, "", nil)), "MissingParameter"},
+		{"two blocks", second(s.AssociateBlock(ctx, w.vpc.ID, "10.78.0.0/16", &network.IPv6Block{Amazon: true})), "InvalidParameterCombination"},
+		{"a block that overlaps", second(s.AssociateBlock(ctx, w.vpc.ID, "10.77.0.0/20", nil)), "InvalidVpc.Range"},
+		{"a block of another private range", second(s.AssociateBlock(ctx, w.vpc.ID, "192.168.0.0/16", nil)), "InvalidVpc.Range"},
+		{"a block of no vpc", second(s.AssociateBlock(ctx, noVPC, "10.78.0.0/16", nil)), "InvalidVpcID.NotFound"},
+		{"the first block", second(s.DisassociateBlock(ctx, w.vpc.CIDRAssociation)), "OperationNotPermitted"},
+		{"no such block", second(s.DisassociateBlock(ctx, "vpc-cidr-assoc-0123456789abcdef0")), "InvalidVpcCidrBlockAssociationID.NotFound"},
+		{"block id of a wrong form", second(s.DisassociateBlock(ctx, "vpc-cidr-assoc-x")), "InvalidVpcCidrBlockAssociationID.Malformed"},
+		{"IPv6 subnet of an IPv4 vpc", second(s.CreateSubnet(ctx, w.vpc.ID, "10.77.9.0/24", "", nil, network.SubnetIPv6{CIDR: "fd12::/64"})), "InvalidSubnet.Range"},
+		{"native subnet with IPv4", second(s.CreateSubnet(ctx, w.vpc.ID, "10.77.9.0/24", "", nil, network.SubnetIPv6{CIDR: "fd12::/64", Native: true})), "InvalidParameterCombination"},
+		{"native subnet without a block", second(s.CreateSubnet(ctx, w.vpc.ID, "", "", nil, network.SubnetIPv6{Native: true})), "MissingParameter"},
+
 		{"subnet outside", second(s.CreateSubnet(ctx, w.vpc.ID, "10.78.0.0/24", "", nil)), "InvalidSubnet.Range"},
 		{"subnet overlaps", second(s.CreateSubnet(ctx, w.vpc.ID, "10.77.1.128/25", "", nil)), "InvalidSubnet.Conflict"},
 		{"subnet's zone", second(s.CreateSubnet(ctx, w.vpc.ID, "10.77.9.0/24", "us-east-1x", nil)), "InvalidParameterValue"},
@@ -372,11 +389,26 @@ func TestRefusals(t *testing.T) {
 		}), "InvalidParameter"},
 		{"policy that is none", create(func(c *network.CreateEndpoint) { c.PolicyDocument = `{` }), "InvalidPolicyDocument"},
 		{"policy too long", create(func(c *network.CreateEndpoint) { c.PolicyDocument = strings.Repeat(" ", 20481) }), "InvalidPolicyDocument"},
-		{"dualstack", create(func(c *network.CreateEndpoint) { c.IPAddressType = "dualstack" }), "InvalidParameter"},
-		{"chosen address reserved", create(func(c *network.CreateEndpoint) { c.Addresses = map[vpc.SubnetID]string{w.b.ID: "10.77.2.3"} }), "InvalidParameterValue"},
-		{"chosen address elsewhere", create(func(c *network.CreateEndpoint) { c.Addresses = map[vpc.SubnetID]string{w.b.ID: "10.77.1.9"} }), "InvalidParameterValue"},
-		{"chosen address that is none", create(func(c *network.CreateEndpoint) { c.Addresses = map[vpc.SubnetID]string{w.b.ID: "ten"} }), "InvalidParameterValue"},
-		{"chosen address in use", create(func(c *network.CreateEndpoint) { c.Addresses = map[vpc.SubnetID]string{w.a.ID: "10.77.1.4"} }), "InvalidIPAddress.InUse"},
+		{"dualstack", create(func(c *network.CreateEndpoint) { c.IPAddressType, c.Subnets = "dualstack", []vpc.SubnetID{w.b.ID} }), "InvalidParameter"},
+		{"ipv6", create(func(c *network.CreateEndpoint) { c.IPAddressType, c.Subnets = "ipv6", []vpc.SubnetID{w.b.ID} }), "InvalidParameter"},
+		{"address type", create(func(c *network.CreateEndpoint) { c.IPAddressType = "ipv5" }), "InvalidParameter"},
+		{"records of another family", create(func(c *network.CreateEndpoint) { c.DNSRecordType = "ipv6" }), "InvalidParameter"},
+		{"chosen IPv6 address", create(func(c *network.CreateEndpoint) {
+			c.Addresses = map[vpc.SubnetID]network.ChosenAddresses{w.b.ID: {IPv6: "fd00::9"}}
+		}), "InvalidParameter"},
+		{"other addresses without IPv6", s.ModifyVPCEndpoint(ctx, network.ModifyEndpoint{ID: e.ID, IPAddressType: "dualstack"}), "InvalidParameter"},
+		{"chosen address reserved", create(func(c *network.CreateEndpoint) {
+			c.Addresses = map[vpc.SubnetID]network.ChosenAddresses{w.b.ID: {IPv4: "10.77.2.3"}}
+		}), "InvalidParameterValue"},
+		{"chosen address elsewhere", create(func(c *network.CreateEndpoint) {
+			c.Addresses = map[vpc.SubnetID]network.ChosenAddresses{w.b.ID: {IPv4: "10.77.1.9"}}
+		}), "InvalidParameterValue"},
+		{"chosen address that is none", create(func(c *network.CreateEndpoint) {
+			c.Addresses = map[vpc.SubnetID]network.ChosenAddresses{w.b.ID: {IPv4: "ten"}}
+		}), "InvalidParameterValue"},
+		{"chosen address in use", create(func(c *network.CreateEndpoint) {
+			c.Addresses = map[vpc.SubnetID]network.ChosenAddresses{w.a.ID: {IPv4: "10.77.1.4"}}
+		}), "InvalidIPAddress.InUse"},
 		{"add a subnet of the same zone", s.ModifyVPCEndpoint(ctx, network.ModifyEndpoint{ID: e.ID, AddSubnets: []vpc.SubnetID{sameZone.ID}, RemoveSubnets: []vpc.SubnetID{w.a.ID}}), "DuplicateSubnetsInSameZone"},
 		{"take the last group", s.ModifyVPCEndpoint(ctx, network.ModifyEndpoint{ID: e.ID, RemoveGroups: []vpc.SecurityGroupID{w.group.ID}}), "InvalidParameter"},
 		{"no such endpoint", s.ModifyVPCEndpoint(ctx, network.ModifyEndpoint{ID: "vpce-0123456789abcdef0"}), "InvalidVpcEndpointId.NotFound"},
@@ -1097,6 +1129,164 @@ func TestCrashAnywhere(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestBlocks: a VPC gets and gives back blocks, with what follows from its first IPv6 one.
+func TestBlocks(t *testing.T) {
+	t.Parallel()
+	s, ctx := quiet(t), t.Context()
+	w := newSite(t, s)
+	changed := must[*vpc.SecurityGroup](t)(s.CreateSecurityGroup(ctx, w.vpc.ID, "changed", "x", nil))
+	if _, _, err := s.Authorize(ctx, network.GroupRef{ID: changed.ID}, true, []network.RuleRequest{{Protocol: "tcp", From: new(1), To: new(2), CIDR: "10.0.0.0/8"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	six := must[vpc.CIDRBlock](t)(s.AssociateBlock(ctx, w.vpc.ID, "", &network.IPv6Block{Amazon: true}))
+	again := must[vpc.CIDRBlock](t)(s.AssociateBlock(ctx, w.vpc.ID, "", &network.IPv6Block{Amazon: true}))
+	other := must[*vpc.VPC](t)(s.CreateVPC(ctx, "10.0.0.0/16", "", nil, network.IPv6Block{Amazon: true}))
+	for i, b := range []vpc.CIDRBlock{six, again, other.IPv6[0]} {
+		if b.CIDR.Bits() != 56 || b.CIDR.Addr().As16()[0] != 0xfd || b.CIDR.Addr().As16()[6] != byte(i) || b.Pool != vpc.AmazonPool {
+			t.Errorf("block %d: %+v", i, b)
+		}
+	}
+	if _, err := s.AssociateBlock(ctx, other.ID, "", &network.IPv6Block{CIDR: again.CIDR.String()}); code(err) != "InvalidVpc.Range" {
+		t.Errorf("a block that another VPC has: %v", err)
+	}
+	outbound := func(id vpc.SecurityGroupID) (out []string) {
+		for _, r := range must[[]*vpc.SecurityGroup](t)(s.DescribeSecurityGroups(ctx, []vpc.SecurityGroupID{id}))[0].Rules {
+			if r.Egress {
+				out = append(out, r.Peer.CIDR.String())
+			}
+		}
+		return out
+	}
+	both := []string{"0.0.0.0/0", "::/0"}
+	for id, want := range map[vpc.SecurityGroupID][]string{
+		w.vpc.DefaultSecurityGroup: both, w.group.ID: both, changed.ID: {"0.0.0.0/0", "10.0.0.0/8"}, other.DefaultSecurityGroup: both,
+		must[*vpc.SecurityGroup](t)(s.CreateSecurityGroup(ctx, w.vpc.ID, "new", "x", nil)).ID: both,
+	} {
+		if d := cmp.Diff(want, outbound(id)); d != "" {
+			t.Errorf("what %s lets out (-want +got):\n%s", id, d)
+		}
+	}
+	acl := must[[]*vpc.NetworkACL](t)(s.DescribeNetworkACLs(ctx, []vpc.NetworkACLID{w.vpc.DefaultNetworkACL}))[0]
+	var entries []string
+	for _, e := range acl.Entries {
+		entries = append(entries, fmt.Sprintf("%d %s %t", e.Number, e.CIDR, e.Egress))
+	}
+	if d := cmp.Diff([]string{"100 0.0.0.0/0 false", "101 ::/0 false", "100 0.0.0.0/0 true", "101 ::/0 true"}, entries); d != "" {
+		t.Errorf("default ACL (-want +got):\n%s", d)
+	}
+	four := must[vpc.CIDRBlock](t)(s.AssociateBlock(ctx, w.vpc.ID, "10.78.0.0/16", nil))
+	table := must[[]network.RouteTable](t)(s.DescribeRouteTables(ctx, []vpc.RouteTableID{w.vpc.MainRouteTable}))[0]
+	local := map[string]bool{}
+	for _, r := range table.Effective {
+		local[r.CIDR.String()] = r.Gateway == vpc.LocalGateway
+	}
+	if !local["10.77.0.0/16"] || !local["10.78.0.0/16"] || !local[six.CIDR.String()] {
+		t.Errorf("local routes: %v", local)
+	}
+	if got := code(s.CreateRoute(ctx, w.vpc.MainRouteTable, vpc.Route{CIDR: six.CIDR, Gateway: w.vpc.Gateway})); got != "RouteAlreadyExists" {
+		t.Errorf("a route to a block of the VPC: %q", got)
+	}
+	if err := s.CreateRoute(ctx, w.vpc.MainRouteTable, vpc.Route{CIDR: netip.MustParsePrefix("10.80.1.0/24"), Gateway: w.vpc.Gateway}); err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{"10.80.0.0/16": "InvalidVpc.Range", "10.80.1.0/24": "InvalidVpc.Range", "10.80.1.0/25": ""} {
+		if _, err := s.AssociateBlock(ctx, w.vpc.ID, in, nil); code(err) != want {
+			t.Errorf("block %s beside a route to 10.80.1.0/24: got %v, want %q", in, err, want)
+		}
+	}
+
+	subnet := must[*network.Subnet](t)(s.CreateSubnet(ctx, w.vpc.ID, "10.78.1.0/24", "us-east-1c", nil, network.SubnetIPv6{CIDR: netip.PrefixFrom(six.CIDR.Addr(), 64).String()}))
+	if subnet.Native() || subnet.Free != 251 || subnet.AssignIPv6 || subnet.IPv6Association == "" {
+		t.Errorf("subnet = %+v", subnet)
+	}
+	for _, b := range []vpc.CIDRBlock{six, four} {
+		if _, _, err := s.DisassociateBlock(ctx, b.Association); code(err) != "InvalidCidrBlock.InUse" {
+			t.Errorf("%s with a subnet: %v", b.CIDR, err)
+		}
+	}
+	if err := s.DeleteSubnet(ctx, subnet.ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []vpc.CIDRBlock{six, four} {
+		if _, gone, err := s.DisassociateBlock(ctx, b.Association); err != nil || gone != b {
+			t.Errorf("disassociate %s: %v, %v", b.CIDR, gone, err)
+		}
+	}
+	v := must[[]*vpc.VPC](t)(s.DescribeVPCs(ctx, []vpc.VPCID{w.vpc.ID}))[0]
+	if len(v.Secondary) != 1 || len(v.IPv6) != 1 || v.IPv6[0] != again {
+		t.Errorf("what is left: %+v", v)
+	}
+}
+
+// TestEndpointsOfBothFamilies on a driver that has no IPv6: the endpoint that needs it fails and says why, the one that has both
+// serves IPv4; types change without another interface.
+func TestEndpointsOfBothFamilies(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	r := start(t, store)
+	ctx := t.Context()
+	v := must[*vpc.VPC](t)(r.CreateVPC(ctx, "10.77.0.0/16", "", nil, network.IPv6Block{CIDR: "fd00:77::/56"}))
+	dual := must[*network.Subnet](t)(r.CreateSubnet(ctx, v.ID, "10.77.1.0/24", "us-east-1a", nil, network.SubnetIPv6{CIDR: "fd00:77:0:1::/64"}))
+	native := must[*network.Subnet](t)(r.CreateSubnet(ctx, v.ID, "", "us-east-1b", nil, network.SubnetIPv6{CIDR: "fd00:77:0:2::/64", Native: true}))
+	if !native.Native() || !native.AssignIPv6 || native.Free != 0 {
+		t.Errorf("native subnet: %+v", native)
+	}
+	admitOffice(t, r.Service, v.DefaultSecurityGroup)
+	create := func(t6 vpc.IPAddressType, subnets []vpc.SubnetID, chosen map[vpc.SubnetID]network.ChosenAddresses) *vpc.Endpoint {
+		t.Helper()
+		return must[*vpc.Endpoint](t)(r.CreateVPCEndpoint(ctx, network.CreateEndpoint{
+			VPC: v.ID, Service: streaming, Type: vpc.EndpointInterface, IPAddressType: t6, Subnets: subnets, Addresses: chosen,
+		}))
+	}
+	six := awaitState(t, store, create("ipv6", []vpc.SubnetID{native.ID}, nil).ID, vpc.EndpointFailed)
+	if six.DNSRecordType != "ipv6" || six.LastError == nil || !strings.Contains(six.LastError.Message, "IPv6") {
+		t.Errorf("IPv6 endpoint: %+v, %+v", six, six.LastError)
+	}
+	if i := r.interfaces(t, six)[0]; i.Addr.IsValid() || i.Addr6.String() != "fd00:77:0:2::4" {
+		t.Errorf("its interface: %+v", i)
+	}
+	e := awaitState(t, store, create("dualstack", nil, map[vpc.SubnetID]network.ChosenAddresses{dual.ID: {IPv6: "fd00:77:0:1::99"}}).ID, vpc.EndpointAvailable)
+	first := r.interfaces(t, e)[0]
+	if first.Addr.String() != "10.77.1.4" || first.Addr6.String() != "fd00:77:0:1::99" || e.DNSRecordType != "dualstack" {
+		t.Errorf("dual endpoint %+v with %+v", e, first)
+	}
+	if _, served := r.dial(t, "127.0.0.1", v.ID, first.Addr, 443); served == nil {
+		t.Error("the dual endpoint does not serve IPv4")
+	}
+	modify := func(m network.ModifyEndpoint) (*vpc.Endpoint, *vpc.NetworkInterface) {
+		t.Helper()
+		m.ID = e.ID
+		if err := r.ModifyVPCEndpoint(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+		now := awaitState(t, store, e.ID, vpc.EndpointAvailable)
+		return now, r.interfaces(t, now)[0]
+	}
+	now, i := modify(network.ModifyEndpoint{IPAddressType: "ipv4"})
+	if i.ID != first.ID || i.Addr != first.Addr || i.Addr6.IsValid() || now.DNSRecordType != "ipv4" {
+		t.Errorf("made IPv4: %+v with %+v", now, i)
+	}
+	now, i = modify(network.ModifyEndpoint{IPAddressType: "dualstack", DNSRecordType: "ipv6"})
+	if i.ID != first.ID || i.Addr != first.Addr || i.Addr6.String() != "fd00:77:0:1::4" || now.DNSRecordType != "ipv6" {
+		t.Errorf("made dual: %+v with %+v", now, i)
+	}
+	_, i = modify(network.ModifyEndpoint{Addresses: map[vpc.SubnetID]network.ChosenAddresses{dual.ID: {IPv4: "10.77.1.50", IPv6: "fd00:77:0:1::50"}}})
+	if i.ID == first.ID || i.Addr.String() != "10.77.1.50" || i.Addr6.String() != "fd00:77:0:1::50" {
+		t.Errorf("with other addresses: %+v", i)
+	}
+	for name, m := range map[string]network.ModifyEndpoint{
+		"to IPv6 in a subnet of both": {IPAddressType: "ipv6"}, "a native subnet": {AddSubnets: []vpc.SubnetID{native.ID}}, "records": {IPAddressType: "ipv4", DNSRecordType: "ipv6"},
+	} {
+		m.ID = e.ID
+		if err := r.ModifyVPCEndpoint(ctx, m); code(err) != "InvalidParameter" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(must[[]*vpc.NetworkInterface](t)(r.DescribeNetworkInterfaces(ctx, nil))); n != 2 {
+		t.Errorf("%d interfaces, want 2", n)
 	}
 }
 

@@ -34,7 +34,9 @@ func (s *Service) effective(r state.Reader, t *vpc.RouteTable) (RouteTable, erro
 		return RouteTable{}, err
 	}
 	out := RouteTable{RouteTable: t, Gateway: v.Gateway}
-	out.Effective = append(out.Effective, EffectiveRoute{CIDR: v.CIDR, Gateway: vpc.LocalGateway, Origin: "CreateRouteTable", State: "active"})
+	for _, b := range v.Blocks() {
+		out.Effective = append(out.Effective, EffectiveRoute{CIDR: b, Gateway: vpc.LocalGateway, Origin: "CreateRouteTable", State: "active"})
+	}
 	for _, route := range t.Routes {
 		e := EffectiveRoute{CIDR: route.CIDR, PrefixList: route.PrefixList, Gateway: route.Gateway, Interface: route.Interface, Origin: "CreateRoute", State: "active"}
 		if route.Interface != "" {
@@ -48,8 +50,9 @@ func (s *Service) effective(r state.Reader, t *vpc.RouteTable) (RouteTable, erro
 	}
 	if t.Propagates {
 		for _, u := range s.userCIDRs() {
-			if slices.ContainsFunc(t.Routes, func(x vpc.Route) bool { return x.CIDR == u }) || v.CIDR.Contains(u.Addr()) && u.Bits() >= v.CIDR.Bits() {
-				continue // the static route or the local one wins
+			_, local := v.BlockOf(u)
+			if local || u.Addr().Is6() && len(v.IPv6) == 0 || slices.ContainsFunc(t.Routes, func(x vpc.Route) bool { return x.CIDR == u }) {
+				continue // the local route or the static one wins
 			}
 			out.Effective = append(out.Effective, EffectiveRoute{CIDR: u, Gateway: v.Gateway, Origin: "EnableVgwRoutePropagation", State: "active"})
 		}
@@ -275,7 +278,7 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 			if _, err := get(tx, vpc.PrefixLists(), route.PrefixList); err != nil {
 				return err
 			}
-		} else if route.CIDR == v.CIDR {
+		} else if slices.Contains(v.Blocks(), route.CIDR) {
 			return fault.Newf(fault.AlreadyExists, "", "", "The route identified by %s already exists.", route.CIDR).WithCode("RouteAlreadyExists")
 		}
 		switch {
@@ -293,8 +296,9 @@ func (s *Service) changeRoute(ctx context.Context, id vpc.RouteTableID, route vp
 			return missing("GatewayId")
 		case route.Gateway != v.Gateway:
 			return cmp.Or(vpc.CheckID(route.Gateway), vpc.NotFound(route.Gateway))
-		case route.PrefixList == "" && v.CIDR.Contains(route.CIDR.Addr()) && route.CIDR.Bits() > v.CIDR.Bits():
-			return invalid("The destination CIDR block %s is inside the VPC's block %s, which no gateway can be the target of", route.CIDR, v.CIDR)
+		}
+		if b, inside := v.BlockOf(route.CIDR); inside && route.PrefixList == "" {
+			return invalid("The destination CIDR block %s is inside the VPC's block %s, which only the local route leads to", route.CIDR, b)
 		}
 		i := slices.IndexFunc(t.Routes, func(r vpc.Route) bool { return r.SameDestination(&route) })
 		if err := change(t, i, lists); err != nil {
@@ -316,7 +320,7 @@ func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, to vpc.R
 		if err != nil {
 			return err
 		}
-		if to.PrefixList == "" && to.CIDR == v.CIDR {
+		if to.PrefixList == "" && slices.Contains(v.Blocks(), to.CIDR) {
 			return invalid("cannot remove local route %s in route table %s", to.CIDR, id)
 		}
 		if to.PrefixList != "" {
@@ -336,8 +340,11 @@ func (s *Service) DeleteRoute(ctx context.Context, id vpc.RouteTableID, to vpc.R
 
 func noRoute(id vpc.RouteTableID, to *vpc.Route) error {
 	kind := "destination-cidr-block"
-	if to.PrefixList != "" {
+	switch {
+	case to.PrefixList != "":
 		kind = "destination-prefix-list-id"
+	case to.CIDR.Addr().Is6():
+		kind = "destination-ipv6-cidr-block"
 	}
 	return fault.Newf(fault.NotFound, "", "", "no route with %s %s in route table %s", kind, to.Destination(), id).WithCode("InvalidRoute.NotFound")
 }

@@ -33,7 +33,8 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, id vpc.VPCID, name, d
 			}
 			id = defaults[0].ID
 		}
-		if _, err := get(tx, vpc.VPCs(), id); err != nil {
+		v, err := get(tx, vpc.VPCs(), id)
+		if err != nil {
 			return nil, err
 		}
 		others, err := vpc.SecurityGroups().By(tx, "vpc", string(id))
@@ -55,7 +56,10 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, id vpc.VPCID, name, d
 		}
 		g := &vpc.SecurityGroup{
 			ID: newID[vpc.SecurityGroupID](vpc.PrefixSecurityGroup), OwnerID: s.account, VPC: id, Name: name, Description: description,
-			Rules: []vpc.SecurityGroupRule{egressToAll()}, Tags: tags, Created: s.now().UTC(),
+			Rules: []vpc.SecurityGroupRule{egressTo(anywhere())}, Tags: tags, Created: s.now().UTC(),
+		}
+		if len(v.IPv6) > 0 {
+			g.Rules = append(g.Rules, egressTo(anywhere6()))
 		}
 		return g, vpc.SecurityGroups().Put(tx, g)
 	})

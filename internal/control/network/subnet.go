@@ -10,18 +10,47 @@ import (
 	"penstock.dev/penstock/internal/vpc"
 )
 
-// Subnet is a subnet and how many of its addresses are free.
+// Subnet is a subnet and how many of its IPv4 addresses are free.
 type Subnet struct {
 	*vpc.Subnet
 	Free int
 }
 
-// CreateSubnet makes a subnet in a zone (name or ID; empty: the first) and ties it to the VPC's default ACL.
-func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone string, tags vpc.Tags) (*Subnet, error) {
-	if cidr == "" {
-		return nil, missing("CidrBlock")
+// SubnetIPv6 asks for the IPv6 block of a subnet. Native: for that alone, without an IPv4 block.
+type SubnetIPv6 struct {
+	CIDR   string
+	Native bool
+}
+
+// blocks reads the blocks that a subnet shall have; zero: none of that family.
+func (q SubnetIPv6) blocks(cidr string) (four, six netip.Prefix, err error) {
+	switch {
+	case q.Native && cidr != "":
+		return four, six, combination("An IPv6 only subnet has no IPv4 CIDR block: Ipv6Native excludes CidrBlock")
+	case q.Native && q.CIDR == "":
+		return four, six, missing("Ipv6CidrBlock")
+	case !q.Native && cidr == "":
+		return four, six, missing("CidrBlock")
 	}
-	p, err := vpc.ParseCIDR(cidr)
+	if cidr != "" {
+		if four, err = vpc.ParseCIDR(cidr); err != nil {
+			return four, six, err
+		}
+	}
+	if q.CIDR != "" {
+		six, err = vpc.ParseCIDR6(q.CIDR)
+	}
+	return four, six, err
+}
+
+// CreateSubnet makes a subnet in a zone (name or ID; empty: the first) and ties it to the VPC's default ACL. It has the IPv6
+// block that is asked for, if any.
+func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone string, tags vpc.Tags, ipv6 ...SubnetIPv6) (*Subnet, error) {
+	var q SubnetIPv6
+	if len(ipv6) > 0 {
+		q = ipv6[0]
+	}
+	p, six, err := q.blocks(cidr)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +70,7 @@ func (s *Service) CreateSubnet(ctx context.Context, id vpc.VPCID, cidr, zone str
 		if err != nil {
 			return nil, err
 		}
-		n, err := s.createSubnet(tx, v, p, z.Name, tags)
+		n, err := s.createSubnet(tx, v, p, six, z.Name, tags)
 		if err != nil {
 			return nil, err
 		}
@@ -57,7 +86,7 @@ func zoneNames(zones []vpc.Zone) string {
 	return strings.Join(names, ", ")
 }
 
-func (s *Service) createSubnet(tx state.Tx, v *vpc.VPC, cidr netip.Prefix, zone string, tags vpc.Tags) (*vpc.Subnet, error) {
+func (s *Service) createSubnet(tx state.Tx, v *vpc.VPC, cidr, six netip.Prefix, zone string, tags vpc.Tags) (*vpc.Subnet, error) {
 	others, err := vpc.Subnets().By(tx, "vpc", string(v.ID))
 	if err != nil {
 		return nil, err
@@ -65,12 +94,23 @@ func (s *Service) createSubnet(tx state.Tx, v *vpc.VPC, cidr netip.Prefix, zone 
 	if len(others) >= s.limits.SubnetsPerVPC {
 		return nil, limit("SubnetLimitExceeded", "The maximum number of subnets has been reached.")
 	}
-	if err := vpc.CheckSubnetCIDR(v, cidr, others); err != nil {
-		return nil, err
-	}
 	n := &vpc.Subnet{
-		ID: newID[vpc.SubnetID](vpc.PrefixSubnet), OwnerID: s.account, VPC: v.ID, CIDR: cidr, Zone: zone,
+		ID: newID[vpc.SubnetID](vpc.PrefixSubnet), OwnerID: s.account, VPC: v.ID, CIDR: cidr, IPv6: six, Zone: zone,
 		HostnameType: "ip-name", Tags: tags,
+	}
+	if cidr.IsValid() {
+		if err := vpc.CheckSubnetCIDR(v, cidr, others); err != nil {
+			return nil, err
+		}
+	}
+	if six.IsValid() {
+		if err := vpc.CheckSubnetIPv6(v, six, others); err != nil {
+			return nil, err
+		}
+		n.IPv6Association = newID[string](vpc.PrefixSubnetCIDR)
+	}
+	if n.Native() { // names by address are names by IPv4 address
+		n.AssignIPv6, n.HostnameType = true, "resource-name"
 	}
 	acl, err := get(tx, vpc.NetworkACLs(), v.DefaultNetworkACL)
 	if err != nil {
@@ -93,7 +133,7 @@ func (s *Service) DescribeSubnets(ctx context.Context, ids []vpc.SubnetID) ([]Su
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, Subnet{Subnet: n, Free: vpc.Usable(n) - used})
+			out = append(out, Subnet{Subnet: n, Free: max(0, vpc.Usable(n)-used)})
 		}
 		return out, nil
 	})

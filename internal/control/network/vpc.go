@@ -14,8 +14,8 @@ import (
 // DefaultVPCCIDR is the block of an account's default VPC, as EC2 makes it.
 const DefaultVPCCIDR = "172.31.0.0/16"
 
-// CreateVPC makes a VPC with its default group, network ACL and main route table.
-func (s *Service) CreateVPC(ctx context.Context, cidr, tenancy string, tags vpc.Tags) (*vpc.VPC, error) {
+// CreateVPC makes a VPC with its default group, network ACL and main route table, and the IPv6 block that is asked for, if any.
+func (s *Service) CreateVPC(ctx context.Context, cidr, tenancy string, tags vpc.Tags, ipv6 ...IPv6Block) (*vpc.VPC, error) {
 	if cidr == "" {
 		return nil, missing("CidrBlock")
 	}
@@ -37,11 +37,11 @@ func (s *Service) CreateVPC(ctx context.Context, cidr, tenancy string, tags vpc.
 		return nil, invalid("Value (%s) for parameter instanceTenancy is invalid.", tenancy)
 	}
 	return state.Write(ctx, s.store, func(tx state.Tx) (*vpc.VPC, error) {
-		return s.createVPC(tx, p, tenancy, tags, false)
+		return s.createVPC(tx, p, tenancy, tags, false, ipv6...)
 	})
 }
 
-func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags vpc.Tags, isDefault bool) (*vpc.VPC, error) {
+func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags vpc.Tags, isDefault bool, ipv6 ...IPv6Block) (*vpc.VPC, error) {
 	n, err := tx.Count(vpc.KindVPC, state.Key{})
 	if err != nil {
 		return nil, err
@@ -68,26 +68,31 @@ func (s *Service) createVPC(tx state.Tx, cidr netip.Prefix, tenancy string, tags
 				ID: newID[vpc.SecurityGroupRuleID](vpc.PrefixSecurityGroupRule), Protocol: vpc.AllProtocols, Ports: vpc.AllPorts,
 				Peer: vpc.Peer{Group: v.DefaultSecurityGroup},
 			},
-			egressToAll(),
+			egressTo(anywhere()),
 		},
 	}
 	acl := &vpc.NetworkACL{
 		ID: v.DefaultNetworkACL, OwnerID: s.account, VPC: v.ID, Default: true,
-		Entries: []vpc.NetworkACLEntry{
-			{Number: 100, Allow: true, Protocol: vpc.AllProtocols, CIDR: anywhere(), Ports: vpc.AllPorts},
-			{Number: 100, Egress: true, Allow: true, Protocol: vpc.AllProtocols, CIDR: anywhere(), Ports: vpc.AllPorts},
-		},
+		Entries: []vpc.NetworkACLEntry{allowAll(false, anywhere()), allowAll(true, anywhere())},
 	}
 	table := &vpc.RouteTable{
 		ID: v.MainRouteTable, OwnerID: s.account, VPC: v.ID, Propagates: true,
 		Associations: []vpc.RouteTableAssociation{{ID: newID[vpc.RouteTableAssociationID](vpc.PrefixRouteTableAssociation), Main: true}},
 	}
-	return v, cmp.Or(
+	if err := cmp.Or(
 		vpc.VPCs().Put(tx, v),
 		vpc.SecurityGroups().Put(tx, group),
 		vpc.NetworkACLs().Put(tx, acl),
 		vpc.RouteTables().Put(tx, table),
-	)
+	); err != nil {
+		return nil, err
+	}
+	for _, b := range ipv6 {
+		if _, err := s.addIPv6(tx, v, b); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
 }
 
 // DHCPOptions is the account's one set of DHCP options, which every VPC uses.
@@ -127,7 +132,7 @@ func (s *Service) EnsureDefaultVPC(ctx context.Context) (*vpc.VPC, error) {
 		}
 		for i, z := range vpc.Zones(s.region) {
 			block := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 31, byte(i * 16), 0}), 20)
-			n, err := s.createSubnet(tx, v, block, z.Name, nil)
+			n, err := s.createSubnet(tx, v, block, netip.Prefix{}, z.Name, nil)
 			if err != nil {
 				return nil, err
 			}
@@ -224,12 +229,24 @@ func (s *Service) ModifyVPCAttribute(ctx context.Context, id vpc.VPCID, attribut
 // anywhere is 0.0.0.0/0.
 func anywhere() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(), 0) }
 
-// egressToAll is the rule that every new group has.
-func egressToAll() vpc.SecurityGroupRule {
+// anywhere6 is ::/0.
+func anywhere6() netip.Prefix { return netip.PrefixFrom(netip.IPv6Unspecified(), 0) }
+
+// egressTo is the rule that every new group has for each family that its VPC has.
+func egressTo(all netip.Prefix) vpc.SecurityGroupRule {
 	return vpc.SecurityGroupRule{
 		ID: newID[vpc.SecurityGroupRuleID](vpc.PrefixSecurityGroupRule), Egress: true,
-		Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: anywhere()},
+		Protocol: vpc.AllProtocols, Ports: vpc.AllPorts, Peer: vpc.Peer{CIDR: all},
 	}
+}
+
+// allowAll is the rule of a default network ACL: 100 for IPv4, 101 for IPv6.
+func allowAll(egress bool, all netip.Prefix) vpc.NetworkACLEntry {
+	e := vpc.NetworkACLEntry{Number: 100, Egress: egress, Allow: true, Protocol: vpc.AllProtocols, CIDR: all, Ports: vpc.AllPorts}
+	if all.Addr().Is6() {
+		e.Number = 101
+	}
+	return e
 }
 
 // Faults of EC2 whose code does not follow from their kind.
