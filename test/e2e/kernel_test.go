@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"penstock.dev/penstock/internal/hostnet/kernel"
+	"penstock.dev/penstock/internal/wire/flowlog"
 )
 
 // insideEnv is set for the run of this test that has a network namespace of its own.
@@ -67,7 +68,7 @@ func loopbackUp(t *testing.T) {
 
 func kernelNetwork(t *testing.T) {
 	dir := t.TempDir()
-	s := start(t, dir, "--net", "kernel")
+	s := start(t, dir, "--net", "kernel", "--flow-log-interval", "500ms")
 	office, guests := s.kernelContract()
 	for _, a := range s.info.EndpointAddresses {
 		for _, port := range []string{"443", "1400", "1499"} {
@@ -81,6 +82,24 @@ func kernelNetwork(t *testing.T) {
 			silent(t, guests, at)
 		}
 		silent(t, office, net.JoinHostPort(a.Dial, "1500"))
+	}
+
+	// What the kernel let pass and what it dropped is in the flow logs, and in the audit with the rule.
+	until(t, "records of both zones", func() bool {
+		all := s.flowLogs()
+		for _, a := range s.info.EndpointAddresses {
+			at, from := netip.MustParseAddr(a.Private), netip.MustParseAddr(office)
+			in, out := flowed(all, from, at, 1499, flowlog.Accept)
+			rejected, _ := flowed(all, netip.MustParseAddr(guests), at, 1400, flowlog.Reject)
+			closed, _ := flowed(all, from, at, 1500, flowlog.Reject)
+			if !in || !out || !rejected || !closed {
+				return false
+			}
+		}
+		return true
+	})
+	if got := s.audited("--event-name", "RefuseConnection"); len(got) < 8 || !strings.Contains(got[0].CloudTrailEvent, "no rule of sg-") {
+		t.Errorf("%d refused connections are on record: %+v", len(got), got)
 	}
 
 	// A session streams, and groups remember it while new connections are dropped.
