@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func openStore(t *testing.T) state.Store {
+func openStore(t testing.TB) state.Store {
 	t.Helper()
 	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(t.TempDir(), "state.db")})
 	if err != nil {
@@ -69,7 +69,7 @@ func (r *refusals) list() []vpc.Refusal {
 	return append([]vpc.Refusal(nil), r.all...)
 }
 
-func start(t *testing.T, cfg Config) (*Driver, *refusals) {
+func start(t testing.TB, cfg Config) (*Driver, *refusals) {
 	t.Helper()
 	r := &refusals{}
 	if cfg.Store == nil {
