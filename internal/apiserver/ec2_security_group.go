@@ -209,12 +209,12 @@ func ruleRequests(list []api.IpPermission, flat flatRule) []network.RuleRequest 
 		n := len(out)
 		for _, r := range p.IpRanges {
 			q := base
-			q.CIDR, q.Description = deref(r.CidrIp), deref(r.Description)
+			q.CIDR, q.Family, q.Description = deref(r.CidrIp), vpc.FamilyIPv4, deref(r.Description)
 			out = append(out, q)
 		}
 		for _, r := range p.Ipv6Ranges {
 			q := base
-			q.CIDR, q.Description = deref(r.CidrIpv6), deref(r.Description)
+			q.CIDR, q.Family, q.Description = deref(r.CidrIpv6), vpc.FamilyIPv6, deref(r.Description)
 			out = append(out, q)
 		}
 		for _, r := range p.PrefixListIds {
@@ -233,7 +233,7 @@ func ruleRequests(list []api.IpPermission, flat flatRule) []network.RuleRequest 
 	}
 	if flat.protocol != nil || flat.cidr != nil || flat.groupName != nil {
 		out = append(out, network.RuleRequest{
-			Protocol: deref(flat.protocol), From: intp(flat.from), To: intp(flat.to), CIDR: deref(flat.cidr),
+			Protocol: deref(flat.protocol), From: intp(flat.from), To: intp(flat.to), CIDR: deref(flat.cidr), Family: vpc.FamilyIPv4,
 			Group: network.GroupRef{Name: deref(flat.groupName)}, GroupOwner: deref(flat.groupOwner),
 		})
 		if flat.protocol == nil && flat.groupName != nil { // all traffic of a group
@@ -301,7 +301,11 @@ func (h *ec2Handlers) revoke(ctx context.Context, ref network.GroupRef, egress b
 		if u.To != nil {
 			p.ToPort = i32(*u.To)
 		}
-		if u.CIDR != "" {
+		switch {
+		case u.CIDR == "":
+		case u.Family == vpc.FamilyIPv6:
+			p.Ipv6Ranges = []api.Ipv6Range{{CidrIpv6: new(u.CIDR)}}
+		default:
 			p.IpRanges = []api.IpRange{{CidrIp: new(u.CIDR)}}
 		}
 		if u.PrefixList != "" {
@@ -352,10 +356,18 @@ func (h *ec2Handlers) modifySecurityGroupRules(ctx context.Context, _ Caller, in
 			return nil, fault.New(fault.Missing, "", "", "The request must contain the parameter SecurityGroupRule").WithCode("MissingParameter")
 		}
 		r := u.SecurityGroupRule
-		changes[vpc.SecurityGroupRuleID(deref(u.SecurityGroupRuleId))] = network.RuleRequest{
-			Protocol: deref(r.IpProtocol), From: intp(r.FromPort), To: intp(r.ToPort), CIDR: deref(r.CidrIpv4) + deref(r.CidrIpv6),
+		if r.CidrIpv4 != nil && r.CidrIpv6 != nil {
+			return nil, fault.New(fault.Combination, "", "", "The parameter CidrIpv4 cannot be used with the parameter CidrIpv6").WithCode("InvalidParameterCombination")
+		}
+		q := network.RuleRequest{
+			Protocol: deref(r.IpProtocol), From: intp(r.FromPort), To: intp(r.ToPort), CIDR: deref(r.CidrIpv4), Family: vpc.FamilyIPv4,
 			Group: groupRef(r.ReferencedGroupId, nil), PrefixList: vpc.PrefixListID(deref(r.PrefixListId)), Description: deref(r.Description),
 		}
+		if r.CidrIpv6 != nil {
+			q.CIDR, q.Family = *r.CidrIpv6, vpc.FamilyIPv6
+		}
+		changes[vpc.SecurityGroupRuleID(deref(u.SecurityGroupRuleId))] = q
+
 	}
 	return &api.ModifySecurityGroupRulesOutput{Return: new(true)}, h.net.ModifyRules(ctx, groupRef(in.GroupId, nil), changes)
 }

@@ -137,7 +137,8 @@ func (s *Service) DeleteSecurityGroup(ctx context.Context, ref GroupRef) (vpc.Se
 type RuleRequest struct {
 	Protocol    string
 	From, To    *int
-	CIDR        string // IPv4 or IPv6; exactly one of CIDR, Group and PrefixList
+	CIDR        string            // IPv4 or IPv6; exactly one of CIDR, Group and PrefixList
+	Family      vpc.AddressFamily // that CIDR must be of; empty: any
 	Group       GroupRef
 	GroupOwner  string
 	PrefixList  vpc.PrefixListID
@@ -155,10 +156,13 @@ func (s *Service) rule(r state.Reader, in *vpc.SecurityGroup, q RuleRequest, egr
 		return none, err
 	}
 	out := vpc.SecurityGroupRule{Egress: egress, Protocol: proto, Ports: ports, Description: q.Description}
+	if q.CIDR != "" && q.Group != (GroupRef{}) || q.CIDR != "" && q.PrefixList != "" || q.Group != (GroupRef{}) && q.PrefixList != "" {
+		return none, combination("A rule has one peer: %s, %s or a prefix list", "a CIDR block", "a security group")
+	}
 	switch {
 	case q.CIDR != "":
 		p, err := netip.ParsePrefix(q.CIDR)
-		if err != nil {
+		if err != nil || q.Family != "" && vpc.FamilyOf(p.Addr()) != q.Family {
 			return none, invalid("CIDR block %.60s is malformed", q.CIDR)
 		}
 		out.Peer.CIDR = p.Masked()
