@@ -363,11 +363,11 @@ func TestViewerThatTakesNothing(t *testing.T) {
 	})
 }
 
-// TestDeadPeersAreNoticed: the kernel is told how long a viewer may be silent.
-func TestDeadPeersAreNoticed(t *testing.T) {
+// TestViewersSocket: the kernel is told how long a viewer may be silent, and how little is to wait in it.
+func TestViewersSocket(t *testing.T) {
 	t.Parallel()
 	_, near := sockets(t)
-	keepAlive(vpc.NewConn(near, nil))
+	watch(vpc.NewConn(near, nil))
 	socket, err := near.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -381,6 +381,7 @@ func TestDeadPeersAreNoticed(t *testing.T) {
 		{"TCP_KEEPINTVL", syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 5},
 		{"TCP_KEEPCNT", syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 3},
 		{"TCP_USER_TIMEOUT", syscall.IPPROTO_TCP, tcpUserTimeout, 30_000},
+		{"TCP_NOTSENT_LOWAT", syscall.IPPROTO_TCP, tcpNotSentLowat, 64 << 10},
 		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
 	} {
 		var got int

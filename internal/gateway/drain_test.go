@@ -38,7 +38,7 @@ func TestDrain(t *testing.T) {
 			began := make(chan struct{})
 			go func() {
 				defer close(began)
-				for s.echoing.Load() == 0 {
+				for s.echoing.Load() == 0 && t.Context().Err() == nil {
 					time.Sleep(time.Millisecond)
 				}
 			}()
@@ -99,8 +99,13 @@ func TestDrainIsBounded(t *testing.T) {
 	if _, err := half.Write([]byte{22, 3, 1}); err != nil {
 		t.Fatal(err)
 	}
-	for s.flooded.Load() < 1<<20 {
-		time.Sleep(time.Millisecond)
+	for last, since := int64(-1), time.Now(); time.Since(since) < 200*time.Millisecond; time.Sleep(time.Millisecond) {
+		if n := s.flooded.Load(); n == 0 || n != last { // it has not stopped yet
+			last, since = n, time.Now()
+		}
+		if s.flooded.Load() > 64<<20 {
+			t.Fatal("the agent could send without end")
+		}
 	}
 	s.stop()
 	s.waitEnded(t)

@@ -28,7 +28,12 @@ const (
 	keepAliveInterval = 5 * time.Second
 	keepAliveCount    = 3
 
-	tcpUserTimeout = 0x12 // linux/tcp.h; package syscall lacks it
+	// unsent is how much may wait in the kernel before the network takes it: enough to keep a link busy, and on a slow one the rest waits
+	// where its sender knows of it (docs/adr/0022).
+	unsent = burst
+
+	tcpUserTimeout  = 0x12 // linux/tcp.h; package syscall lacks them
+	tcpNotSentLowat = 0x19
 )
 
 // relay carries the bytes of one channel between a viewer and an agent.
@@ -62,7 +67,7 @@ func newRelay(viewer, agent net.Conn) *relay {
 func (r *relay) run(head string, early []byte) (up, down int64) {
 	defer func() { _ = r.viewer.Close() }()
 	defer func() { _ = r.agent.Close() }()
-	r.timed = !keepAlive(r.wire)
+	r.timed = !watch(r.wire)
 	if _, err := r.agent.Write(append([]byte(head), early...)); err != nil {
 		return 0, 0
 	}
@@ -326,9 +331,9 @@ func halfClose(c net.Conn) {
 	_ = c.Close()
 }
 
-// keepAlive lets the kernel end a connection whose other side has vanished, be it quiet or with bytes on their way, or whose other
-// side takes nothing. False: it is none of the kernel's.
-func keepAlive(c net.Conn) bool {
+// watch lets the kernel end a connection whose other side has vanished, be it quiet or with bytes on their way, or whose other side
+// takes nothing; and hold little that it has not sent. False: it is none of the kernel's.
+func watch(c net.Conn) bool {
 	tcp, ok := raw(c).(*net.TCPConn)
 	if !ok {
 		return false
@@ -337,6 +342,7 @@ func keepAlive(c net.Conn) bool {
 	if socket, err := tcp.SyscallConn(); err == nil {
 		_ = socket.Control(func(fd uintptr) {
 			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(deadAfter/time.Millisecond))
+			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, unsent)
 		})
 	}
 	return true
