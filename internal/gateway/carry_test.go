@@ -192,14 +192,15 @@ func TestLossOfEitherSide(t *testing.T) {
 			t.Run(way+", "+lost, func(t *testing.T) {
 				t.Parallel()
 				c := join(t, way, cert)
+				const stays = "viewer stays and does not close"
+				frame := serverFrame(0x82, make([]byte, 1<<20))
 				go func() { // saturates the way down
-					b := serverFrame(0x82, make([]byte, 1<<20))
 					_, err := io.WriteString(c.agent, answer101)
-					for err == nil {
-						_, err = c.agent.Write(b)
+					for i := 0; err == nil && (i < 3 || lost != stays); i++ {
+						_, err = c.agent.Write(frame)
 					}
 				}()
-				if _, err := io.ReadFull(c.viewer, make([]byte, 3<<20)); err != nil {
+				if _, err := io.ReadFull(c.viewer, make([]byte, len(answer101)+3*len(frame))); err != nil {
 					t.Fatal(err)
 				}
 				var other net.Conn = c.viewer
@@ -213,7 +214,7 @@ func TestLossOfEitherSide(t *testing.T) {
 				default:
 					_ = c.agent.Close()
 				}
-				if lost != "viewer stays and does not close" {
+				if lost != stays {
 					_, err := io.Copy(io.Discard, other)
 					if errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Errorf("the other side was not told: %v", err)
