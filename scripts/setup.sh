@@ -106,6 +106,23 @@ if [ -n "$missing" ]; then
 	done
 fi
 
+# Resolvers that only tests ask: unpacked, not installed, so that no service starts and resolv.conf stays as it is.
+resolvers="unbound bind9 bind9-libs systemd-resolved libsystemd-shared libevent-2.1-7 libnghttp2-14 libprotobuf-c1 libpython3.11
+	libuv1 libfstrm0 liblmdb0 libmaxminddb0 libjson-c5 libjemalloc2 dns-root-data"
+if [ "$1" != run ] && [ "$(cat .cache/debian/.unpacked 2>/dev/null)" != "$resolvers" ] && command -v apt-get >/dev/null; then
+	echo "setup: unpacking resolvers for the tests"
+	rm -rf .cache/debian
+	mkdir -p .cache/debian/.packages
+	# shellcheck disable=SC2086 # one word a package
+	(cd .cache/debian/.packages && { apt-get -q download $resolvers || { apt-get -q update && apt-get -q download $resolvers; }; }) >/dev/null 2>&1 ||
+		fail "could not download: $resolvers"
+	for package in .cache/debian/.packages/*.deb; do
+		dpkg-deb -x "$package" .cache/debian
+	done
+	rm -rf .cache/debian/.packages
+	printf %s "$resolvers" >.cache/debian/.unpacked
+fi
+
 # npm packages, again whenever the lock file differs from the one they were installed from.
 if [ -f web/package-lock.json ]; then
 	stamp=web/node_modules/.penstock-lock
