@@ -41,16 +41,21 @@ func (r *region) openNetwork() (hostNetwork, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A browser on this machine reaches the portal from a loopback address and endpoints from this one.
-	r.hostSource = users.Addresses[0]
+	// A browser on this machine reaches the portal from a loopback address and endpoints from one of these.
+	r.hostSources = users.Addresses
 	return kernel.New(kernel.Config{DataDir: c.dataDir, Attachments: []kernel.Attachment{users}, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
 }
 
-// userSource is the address by which a visitor of the public plane would reach endpoints.
-func (r *region) userSource(a netip.Addr) netip.Addr {
-	if r.hostSource.IsValid() {
+// userSource is the address by which a visitor of the public plane would reach an address of an endpoint (zero: any).
+func (r *region) userSource(a, to netip.Addr) netip.Addr {
+	if len(r.hostSources) > 0 {
 		if a.IsLoopback() {
-			return r.hostSource
+			for _, s := range r.hostSources {
+				if !to.IsValid() || s.Is4() == to.Is4() {
+					return s
+				}
+			}
+			return r.hostSources[0]
 		}
 		return a
 	}

@@ -59,7 +59,9 @@ func (r *region) preflight(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "source address unknown", http.StatusInternalServerError)
 		return
 	}
-	src := netip.AddrPortFrom(r.userSource(remote.Addr()), remote.Port())
+	from := func(to netip.Addr) netip.AddrPort {
+		return netip.AddrPortFrom(r.userSource(remote.Addr(), to), remote.Port())
+	}
 	endpoints := []preflightEndpoint{}
 	err = r.store.View(req.Context(), func(rd state.Reader) error {
 		es, err := vpc.Endpoints().List(rd, state.Query{})
@@ -73,7 +75,7 @@ func (r *region) preflight(w http.ResponseWriter, req *http.Request) {
 			}
 			pe := preflightEndpoint{ID: e.ID, Addresses: []preflightAddress{}}
 			for _, a := range as {
-				pe.Addresses = append(pe.Addresses, preflightAddress{a.Subnet, a.Private, a.Dial.Addr(), r.preflightPorts(e.VPC, src, a.Private)})
+				pe.Addresses = append(pe.Addresses, preflightAddress{a.Subnet, a.Private, a.Dial.Addr(), r.preflightPorts(e.VPC, from(a.Private), a.Private)})
 			}
 			endpoints = append(endpoints, pe)
 		}
@@ -84,7 +86,7 @@ func (r *region) preflight(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "preflight failed", http.StatusInternalServerError)
 		return
 	}
-	answer := map[string]any{"source": src.Addr(), "endpoints": endpoints}
+	answer := map[string]any{"source": from(netip.Addr{}).Addr(), "endpoints": endpoints}
 	w.Header().Set("Cache-Control", "no-store")
 	if req.URL.Query().Get("format") == "json" {
 		w.Header().Set("Content-Type", "application/json")

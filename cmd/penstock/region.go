@@ -65,8 +65,8 @@ type region struct {
 	apiListener, publicListener, adminListener net.Listener
 	acmeListener                               net.Listener // nil: no http-01
 	adminPath                                  string
-	hostSource                                 netip.Addr // of this machine's own users, when it is not a loopback address
-	cleanup                                    []func()   // in order of making; run backwards
+	hostSources                                []netip.Addr // of this machine's own users, when they are not loopback addresses
+	cleanup                                    []func()     // in order of making; run backwards
 }
 
 const (

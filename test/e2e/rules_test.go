@@ -92,6 +92,9 @@ func talkTrusting(t *testing.T, roots *x509.CertPool, source, addr string) (stri
 	if roots != nil {
 		c = tls.Client(c, &tls.Config{RootCAs: roots, ServerName: host})
 	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n"); err != nil {
 		return "", err
 	}

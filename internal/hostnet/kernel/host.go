@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,8 +9,9 @@ import (
 )
 
 // HostAttachment lets the namespace of the process play two networks of users: the office (192.168.0.0/16, as its address
-// 192.168.0.1, unless the machine uses that network) and the guests (172.16.0.0/16). What the data directory's earlier run
-// left is not in the way.
+// 192.168.0.1, unless the machine uses that network) and the guests (172.16.0.0/16). Where the machine has IPv6, each has a /64
+// besides, of a /48 of unique local addresses that follows from the data directory; they come after both IPv4 networks.
+// What the data directory's earlier run left is not in the way.
 func HostAttachment(dataDir string) (Attachment, error) {
 	dir, err := filepath.Abs(dataDir)
 	if err != nil {
@@ -43,6 +45,19 @@ func HostAttachment(dataDir string) (Attachment, error) {
 		if !found {
 			return Attachment{}, fmt.Errorf("find a network for users: %w", errors.Join(why...))
 		}
+	}
+	if !hasIPv6() {
+		return a, nil
+	}
+	site := sha256.Sum256([]byte("penstock networks of users " + dir))
+	for n := range byte(2) {
+		six := [16]byte{0: 0xfd, 7: n + 1}
+		copy(six[1:6], site[:])
+		p := netip.PrefixFrom(netip.AddrFrom16(six), 64)
+		if err := overlap(h, owner(dir), p); err != nil {
+			return Attachment{}, fmt.Errorf("find an IPv6 network for users: %w", err)
+		}
+		a.Networks, a.Addresses = append(a.Networks, p), append(a.Addresses, p.Addr().Next())
 	}
 	return a, nil
 }
