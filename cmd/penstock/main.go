@@ -30,6 +30,7 @@ func commands() []command {
 		{"agent", "run one instance; started by penstock itself", agentCommand},
 		{"sessions", "list the sessions of a running penstock dev", sessionsCommand},
 		{"flow-logs", "print the flow logs of endpoint interfaces: what was accepted and what was rejected", flowLogsCommand},
+		{"explain", "say who may do what, and which statement of which policy decides", explainCommand},
 		{"audit", "print, filter and verify the audit log", auditCommand},
 		{"trust", "show, install or remove the root certificate of the private CA", trustCommand},
 		{"version", "print the version", versionCommand},

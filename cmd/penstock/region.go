@@ -202,7 +202,7 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.publicTLS()), r.api, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.publicTLS()), r.public, r.log) })
-	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.log), r.log) })
+	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.access, r.log), r.log) })
 	if r.acme != nil {
 		g.Go(func() error { return r.acme.Run(ctx) })
 	}

@@ -16,6 +16,7 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/control"
+	"penstock.dev/penstock/internal/control/access"
 )
 
 // sessionView is one session as `penstock sessions --json` prints it.
@@ -56,8 +57,9 @@ func viewSession(s *appstream.Session, i *appstream.Instance) sessionView {
 }
 
 // adminHandler serves the operator's tools on a socket that only the server's own user can open.
-func adminHandler(c *control.Control, log *slog.Logger) http.Handler {
+func adminHandler(c *control.Control, a *access.Service, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /explain/access", accessHandler(a))
 	mux.HandleFunc("GET /sessions", func(w http.ResponseWriter, r *http.Request) {
 		ss, err := c.AllSessions(r.Context())
 		views := make([]sessionView, 0, len(ss))
@@ -125,7 +127,7 @@ func askAdmin(ctx context.Context, dir, path string, into any) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("penstock dev does not answer on %s: %w", info.AdminSocket, errors.Unwrap(err))
+		return fmt.Errorf("penstock dev does not answer on %s: %w", info.AdminSocket, errors.Unwrap(err)) // a *net.OpError
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {

@@ -90,10 +90,7 @@ func (x *exchange) decide(ctx context.Context, c Caller, q iam.Request, in refle
 		if q.Keys == nil {
 			q.Keys = map[string][]string{}
 		}
-		for k, v := range tags[arn] {
-			q.Keys["aws:resourcetag/"+strings.ToLower(k)] = []string{v}
-			q.Keys[x.service.signingName()+":resourcetag/"+strings.ToLower(k)] = []string{v}
-		}
+		addTagKeys(q.Keys, tags[arn], "aws:resourcetag/", x.service.signingName()+":resourcetag/")
 		maps.Copy(q.Keys, own[arn])
 		if d, err = x.server.options.Access.Authorize(ctx, x.credential, q); err != nil || !d.Allowed {
 			return d, err
@@ -306,6 +303,12 @@ func (x *exchange) iamResources(ctx context.Context, c Caller, in reflect.Value)
 	if arn := textField(in, "PolicyArn"); arn != "" {
 		return []string{arn}
 	}
+	if service := textField(in, "AWSServiceName"); service != "" {
+		return []string{iam.RoleARN(c.AccountID, "/aws-service-role/"+service+"/", "*")}
+	}
+	if task, ok := strings.CutPrefix(textField(in, "DeletionTaskId"), "task/"); ok {
+		return []string{iam.RoleARN(c.AccountID, "/", task[:max(0, strings.LastIndexByte(task, '/'))])}
+	}
 	if arn := textField(in, "PolicySourceArn"); arn != "" {
 		return []string{arn}
 	}
@@ -342,7 +345,7 @@ func requestKeys(in reflect.Value) map[string][]string {
 		}
 	}
 	keys := map[string][]string{}
-	for field, key := range map[string]string{"PolicyArn": "iam:policyarn", "PermissionsBoundary": "iam:permissionsboundary"} {
+	for field, key := range map[string]string{"PolicyArn": "iam:policyarn", "PermissionsBoundary": "iam:permissionsboundary", "AWSServiceName": "iam:awsservicename"} {
 		if v := textField(in, field); v != "" {
 			keys[key] = []string{v}
 		}
@@ -350,11 +353,22 @@ func requestKeys(in reflect.Value) map[string][]string {
 	if removed := textFields(in, "TagKeys"); len(removed) > 0 {
 		keys["aws:tagkeys"] = slices.Clone(removed)
 	}
-	for k, v := range tags {
-		keys["aws:requesttag/"+strings.ToLower(k)] = []string{v}
-		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], k)
+	addTagKeys(keys, tags, "aws:requesttag/")
+	if len(tags) > 0 {
+		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], slices.Sorted(maps.Keys(tags))...)
 	}
 	return keys
+}
+
+// addTagKeys puts tags into condition keys. Those whose keys differ in case alone are values of one condition key: a tag cannot hide
+// another one from a policy.
+func addTagKeys(keys map[string][]string, tags map[string]string, prefixes ...string) {
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		for _, p := range prefixes {
+			name := p + iam.LowerKey(k)
+			keys[name] = append(keys[name], tags[k])
+		}
+	}
 }
 
 func textField(in reflect.Value, name string) string {

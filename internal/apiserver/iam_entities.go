@@ -73,6 +73,11 @@ func (h *iamHandlers) operations() []operation {
 		iamOp("DeleteRolePermissionsBoundary", h.deleteRoleBoundary),
 		iamOp("ListInstanceProfilesForRole", h.listInstanceProfilesForRole),
 
+		iamOp("CreateServiceLinkedRole", h.createServiceLinkedRole),
+		iamOp("DeleteServiceLinkedRole", h.deleteServiceLinkedRole),
+		iamOp("GetServiceLinkedRoleDeletionStatus", h.getServiceLinkedRoleDeletionStatus),
+		iamOp("GetAccountSummary", h.getAccountSummary),
+
 		iamOp("CreatePolicy", h.createPolicy),
 		iamOp("GetPolicy", h.getPolicy),
 		iamOp("ListPolicies", h.listPolicies),
@@ -562,4 +567,42 @@ func (h *iamHandlers) deleteRoleBoundary(ctx context.Context, _ Caller, in *iama
 func (h *iamHandlers) listInstanceProfilesForRole(ctx context.Context, _ Caller, in *iamapi.ListInstanceProfilesForRoleInput) (*iamapi.ListInstanceProfilesForRoleOutput, error) {
 	_, err := h.access.Get(ctx, access.Role, *in.RoleName)
 	return &iamapi.ListInstanceProfilesForRoleOutput{InstanceProfiles: []iamapi.InstanceProfile{}, IsTruncated: new(false)}, err
+}
+
+func (h *iamHandlers) createServiceLinkedRole(ctx context.Context, _ Caller, in *iamapi.CreateServiceLinkedRoleInput) (*iamapi.CreateServiceLinkedRoleOutput, error) {
+	e, err := h.access.CreateServiceLinked(ctx, *in.AWSServiceName, deref(in.Description), deref(in.CustomSuffix))
+	if err != nil {
+		return nil, err
+	}
+	return &iamapi.CreateServiceLinkedRoleOutput{Role: h.roleShape(e)}, nil
+}
+
+func (h *iamHandlers) deleteServiceLinkedRole(ctx context.Context, _ Caller, in *iamapi.DeleteServiceLinkedRoleInput) (*iamapi.DeleteServiceLinkedRoleOutput, error) {
+	task, err := h.access.DeleteServiceLinked(ctx, *in.RoleName)
+	return &iamapi.DeleteServiceLinkedRoleOutput{DeletionTaskId: new(task)}, err
+}
+
+func (h *iamHandlers) getServiceLinkedRoleDeletionStatus(ctx context.Context, _ Caller, in *iamapi.GetServiceLinkedRoleDeletionStatusInput) (*iamapi.GetServiceLinkedRoleDeletionStatusOutput, error) {
+	err := h.access.ServiceLinkedDeleted(ctx, *in.DeletionTaskId)
+	return &iamapi.GetServiceLinkedRoleDeletionStatusOutput{Status: new(iamapi.DeletionTaskStatusTypeSucceeded)}, err
+}
+
+// getAccountSummary counts what there is; what nobody can have here is 0.
+func (h *iamHandlers) getAccountSummary(ctx context.Context, _ Caller, _ *iamapi.GetAccountSummaryInput) (*iamapi.GetAccountSummaryOutput, error) {
+	n, err := h.access.Summarize(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int32{}
+	for _, k := range iamapi.EnumValues("SummaryKeyType") {
+		out[k] = 0
+	}
+	maps.Copy(out, access.Quotas())
+	for k, v := range map[string]int{"Users": n.Users, "Roles": n.Roles, "Policies": n.Policies, "PolicyVersionsInUse": n.Versions, "GlobalEndpointTokenVersion": 2} {
+		out[k] = *count(v)
+	}
+	if h.access.RootKey() {
+		out["AccountAccessKeysPresent"] = 1
+	}
+	return &iamapi.GetAccountSummaryOutput{SummaryMap: out}, nil
 }

@@ -172,6 +172,7 @@ type simulation struct {
 	actions   []string
 	resources []string
 	context   []iamapi.ContextEntry
+	stored    bool // the policies are a principal's
 }
 
 func (h *iamHandlers) simulateCustomPolicy(_ context.Context, c Caller, in *iamapi.SimulateCustomPolicyInput) (*iamapi.SimulateCustomPolicyOutput, error) {
@@ -196,7 +197,7 @@ func (h *iamHandlers) simulatePrincipalPolicy(ctx context.Context, _ Caller, in 
 	if err != nil {
 		return nil, err
 	}
-	m := simulation{set: *set, principal: p, tags: tags, actions: in.ActionNames, resources: in.ResourceArns, context: in.ContextEntries}
+	m := simulation{set: *set, principal: p, tags: tags, actions: in.ActionNames, resources: in.ResourceArns, context: in.ContextEntries, stored: true}
 	m.set.Identity = slices.Clone(set.Identity)
 	if err := m.add(in.PolicyInputList, in.PermissionsBoundaryPolicyInputList); err != nil {
 		return nil, err
@@ -238,6 +239,21 @@ func (m *simulation) add(policies, boundaries []string) error {
 	return nil
 }
 
+// sourceType is the kind of policy that a statement is from, in IAM's words.
+func (m *simulation) sourceType(st iam.Step) string {
+	switch arn := st.Policy.ARN; {
+	case strings.HasPrefix(arn, "arn:aws:iam::aws:"):
+		return iamapi.PolicySourceTypeAwsManaged
+	case arn != "":
+		return iamapi.PolicySourceTypeUserManaged
+	case !m.stored:
+		return iamapi.PolicySourceTypeNone
+	case m.principal.Kind == iam.User:
+		return iamapi.PolicySourceTypeUser
+	}
+	return iamapi.PolicySourceTypeRole
+}
+
 // page evaluates every action on every resource, and answers one page of it.
 func (m *simulation) page(marker *string, maxItems *int32) ([]iamapi.EvaluationResult, *bool, *string, error) {
 	resources := m.resources
@@ -250,7 +266,7 @@ func (m *simulation) page(marker *string, maxItems *int32) ([]iamapi.EvaluationR
 	}
 	keys := map[string][]string{}
 	for _, e := range m.context {
-		keys[strings.ToLower(deref(e.ContextKeyName))] = e.ContextKeyValues
+		keys[iam.LowerKey(deref(e.ContextKeyName))] = e.ContextKeyValues
 	}
 	type numbered struct {
 		at     string
@@ -260,10 +276,10 @@ func (m *simulation) page(marker *string, maxItems *int32) ([]iamapi.EvaluationR
 	for _, action := range m.actions {
 		for _, resource := range resources {
 			r := iam.Request{Principal: m.principal, Action: action, Resources: []string{resource}, PrincipalTags: m.tags, Keys: keys}
-			d := m.set.Decide(&r)
+			d := m.set.Explain(&r, resource)
 			e := iamapi.EvaluationResult{
 				EvalActionName: new(action), EvalResourceName: new(resource), EvalDecision: new("implicitDeny"),
-				MatchedStatements: []iamapi.Statement{}, MissingContextValues: []string{},
+				MatchedStatements: []iamapi.Statement{}, MissingContextValues: append([]string{}, d.Missing...),
 			}
 			switch {
 			case d.Allowed:
@@ -271,17 +287,15 @@ func (m *simulation) page(marker *string, maxItems *int32) ([]iamapi.EvaluationR
 			case d.Explicit:
 				e.EvalDecision = new("explicitDeny")
 			}
-			if p := d.Match.Policy; p != nil {
-				kind := "none"
-				if p.ARN != "" {
-					kind = "user-managed"
-				}
+			for _, st := range d.Deciding() {
 				e.MatchedStatements = append(e.MatchedStatements, iamapi.Statement{
-					SourcePolicyId: new(p.Name), SourcePolicyType: new(kind), StartPosition: &iamapi.Position{Line: count(d.Match.Line), Column: count(d.Match.Column)},
+					SourcePolicyId: new(st.Policy.Name), SourcePolicyType: new(m.sourceType(st)),
+					StartPosition: &iamapi.Position{Line: count(st.Line), Column: count(st.Column)},
+					EndPosition:   &iamapi.Position{Line: count(st.End.Line), Column: count(st.End.Column)},
 				})
 			}
 			if m.set.Boundary != nil {
-				e.PermissionsBoundaryDecisionDetail = &iamapi.PermissionsBoundaryDecisionDetail{AllowedByPermissionsBoundary: new(d.Allowed || d.Match.Layer != iam.BoundaryLayer)}
+				e.PermissionsBoundaryDecisionDetail = &iamapi.PermissionsBoundaryDecisionDetail{AllowedByPermissionsBoundary: new(d.AllowedBy(iam.BoundaryLayer))}
 			}
 			at := strconv.Itoa(len(all))
 			all = append(all, numbered{strings.Repeat("0", 6-len(at)) + at, e})

@@ -142,6 +142,10 @@ func TestKeysOfRequests(t *testing.T) {
 		{"map", &appstreamapi.CreateStackInput{Tags: map[string]string{"Team": "a"}}, map[string][]string{"aws:requesttag/team": {"a"}, "aws:tagkeys": {"Team"}}},
 		{"list", &iamapi.CreateUserInput{Tags: []iamapi.Tag{{Key: new("K"), Value: new("v")}}, PermissionsBoundary: new("arn:b")}, map[string][]string{"aws:requesttag/k": {"v"}, "aws:tagkeys": {"K"}, "iam:permissionsboundary": {"arn:b"}}},
 		{"specification", &ec2api.CreateVpcInput{TagSpecifications: []ec2api.TagSpecification{{Tags: []ec2api.Tag{{Key: new("K"), Value: new("v")}}}}}, map[string][]string{"aws:requesttag/k": {"v"}, "aws:tagkeys": {"K"}}},
+		// Condition keys fold the case of ASCII letters, and nothing else: neither the Kelvin sign nor a second tag hides the first.
+		{"look-alikes", &appstreamapi.CreateStackInput{Tags: map[string]string{"key": "1", "Key": "2", "\u212aey": "3"}}, map[string][]string{
+			"aws:requesttag/key": {"2", "1"}, "aws:requesttag/\u212aey": {"3"}, "aws:tagkeys": {"Key", "key", "\u212aey"},
+		}},
 		{"removed", &iamapi.UntagUserInput{TagKeys: []string{"a", "b"}}, map[string][]string{"aws:tagkeys": {"a", "b"}}},
 		{"policy", &iamapi.AttachUserPolicyInput{PolicyArn: new("arn:p")}, map[string][]string{"iam:policyarn": {"arn:p"}}},
 	} {

@@ -15,7 +15,8 @@ import (
 func (s *Server) stsOperations() []operation {
 	list := []operation{stsOp("GetCallerIdentity", s.getCallerIdentity)}
 	if s.options.Access != nil {
-		list = append(list, stsOp("AssumeRole", s.assumeRole), stsOp("GetSessionToken", s.getSessionToken))
+		list = append(list, stsOp("AssumeRole", s.assumeRole), stsOp("GetSessionToken", s.getSessionToken),
+			stsOp("GetAccessKeyInfo", s.getAccessKeyInfo))
 	}
 	return list
 }
@@ -33,11 +34,8 @@ func (s *Server) assumeRole(ctx context.Context, c Caller, in *stsapi.AssumeRole
 		name  string
 		given bool
 	}{
-		{"Tags", len(in.Tags) > 0},
-		{"TransitiveTagKeys", len(in.TransitiveTagKeys) > 0},
 		{"SerialNumber", in.SerialNumber != nil},
 		{"TokenCode", in.TokenCode != nil},
-		{"SourceIdentity", in.SourceIdentity != nil},
 		{"ProvidedContexts", len(in.ProvidedContexts) > 0},
 	} {
 		if m.given {
@@ -46,7 +44,16 @@ func (s *Server) assumeRole(ctx context.Context, c Caller, in *stsapi.AssumeRole
 	}
 	a := access.Assume{
 		RoleARN: *in.RoleArn, SessionName: *in.RoleSessionName, ExternalID: deref(in.ExternalId), Policy: deref(in.Policy),
-		Duration: time.Duration(deref(in.DurationSeconds)) * time.Second,
+		Duration: time.Duration(deref(in.DurationSeconds)) * time.Second, Transitive: in.TransitiveTagKeys, SourceIdentity: deref(in.SourceIdentity),
+	}
+	for _, t := range in.Tags {
+		if _, twice := a.Tags[deref(t.Key)]; twice {
+			return nil, fault.Newf(fault.Invalid, "", "", "Duplicate tag keys found: %s.", deref(t.Key)).WithCode("InvalidParameterValue")
+		}
+		if a.Tags == nil {
+			a.Tags = map[string]string{}
+		}
+		a.Tags[deref(t.Key)] = deref(t.Value)
 	}
 	if !strings.HasPrefix(a.RoleARN, "arn:") {
 		return nil, fault.Newf(fault.Invalid, "", "", "%s is invalid", a.RoleARN)
@@ -58,10 +65,30 @@ func (s *Server) assumeRole(ctx context.Context, c Caller, in *stsapi.AssumeRole
 	if err != nil {
 		return nil, err
 	}
-	return &stsapi.AssumeRoleOutput{
+	out := &stsapi.AssumeRoleOutput{
 		Credentials:     temporaryShape(t),
 		AssumedRoleUser: &stsapi.AssumedRoleUser{AssumedRoleId: new(t.Principal.UserID()), Arn: new(t.Principal.ARN())},
-	}, nil
+	}
+	if t.Session.SourceIdentity != "" {
+		out.SourceIdentity = new(t.Session.SourceIdentity)
+	}
+	if n := access.PackedSize(a); n > 0 {
+		out.PackedPolicySize = new(n)
+	}
+	return out, nil
+}
+
+// getAccessKeyInfo says whose key it is. Temporary keys are not kept; every one that looks like ours belongs to the one account.
+func (s *Server) getAccessKeyInfo(ctx context.Context, c Caller, in *stsapi.GetAccessKeyInfoInput) (*stsapi.GetAccessKeyInfoOutput, error) {
+	id := *in.AccessKeyId
+	if !strings.HasPrefix(id, "ASIA") || len(id) != 20 {
+		if _, err := s.options.Access.Lookup(ctx, id); fault.Is(err, fault.NotFound) {
+			return nil, fault.Newf(fault.Invalid, "", "", "The access key %.40s is not of this account.", id)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return &stsapi.GetAccessKeyInfoOutput{Account: new(c.AccountID)}, nil
 }
 
 func (s *Server) getSessionToken(_ context.Context, c Caller, in *stsapi.GetSessionTokenInput) (*stsapi.GetSessionTokenOutput, error) {

@@ -22,7 +22,9 @@ type Request struct {
 	Transport     Transport // aws:SecureTransport
 	TokenIssued   time.Time // aws:TokenIssueTime, of temporary credentials
 	PrincipalTags map[string]string
-	Keys          map[string][]string // further keys, their names in lower case
+	// SourceIdentity is aws:SourceIdentity, of role sessions.
+	SourceIdentity string
+	Keys           map[string][]string // further keys, their names in lower case
 }
 
 // Transport is how a request came.
@@ -99,6 +101,8 @@ func (r *Request) values(key string) ([]string, bool) {
 		if !r.TokenIssued.IsZero() {
 			return one("false")
 		}
+	case "aws:sourceidentity":
+		return one(r.SourceIdentity)
 	case "aws:requestedregion":
 		return one(r.Region)
 	case "aws:useragent":
@@ -109,11 +113,14 @@ func (r *Request) values(key string) ([]string, bool) {
 		}
 	}
 	if tag, ok := strings.CutPrefix(key, "aws:principaltag/"); ok {
+		var out []string // several, where tags differ in the case of their keys
 		for k, v := range r.PrincipalTags {
-			if strings.EqualFold(k, tag) {
-				return []string{v}, true
+			if LowerKey(k) == tag {
+				out = append(out, v)
 			}
 		}
+		slices.Sort(out)
+		return out, len(out) > 0
 	}
 	return nil, false
 }
@@ -137,7 +144,11 @@ type Match struct {
 	Sid       string  // may be empty
 	Line      int     // where the statement begins in its document, from 1
 	Column    int
+	End       Place // where it ends
 }
+
+// Place is a line and a column of a document, from 1.
+type Place struct{ Line, Column int }
 
 // Decision is the answer to a Request, with the reason that explains a denial.
 type Decision struct {
@@ -206,7 +217,7 @@ func scan(policies []*Policy, r *Request, resource string) (m Match, denied bool
 			if s.allow && m.Policy != nil || !s.applies(r, resource) {
 				continue
 			}
-			at := Match{Policy: p, Statement: i, Sid: s.sid, Line: s.start.line, Column: s.start.column}
+			at := Match{Policy: p, Statement: i, Sid: s.sid, Line: s.start.line, Column: s.start.column, End: Place{s.end.line, s.end.column}}
 			if !s.allow {
 				return at, true
 			}

@@ -48,6 +48,9 @@ type condition struct {
 	set      setOperator
 	key      string // lower case
 	values   []conditionValue
+
+	operator, name string   // as written, for explanations
+	wanted         []string // values as written
 }
 
 // conditionValue is a value of the policy, read for its operator.

@@ -21,6 +21,7 @@ type pattern struct {
 type part struct {
 	text     string
 	variable string // lower-case key; empty for text
+	name     string // the variable as written
 	fallback string
 	has      bool // a fallback
 }
@@ -68,13 +69,31 @@ func compile(s string, wild, variables bool) (pattern, bool) {
 			}
 			v.fallback, v.has = fallback[1:len(fallback)-1], true
 		}
-		v.variable = strings.ToLower(strings.TrimSpace(key))
+		v.name = strings.TrimSpace(key)
+		v.variable = LowerKey(v.name)
 		if !strings.Contains(v.variable, ":") {
 			return pattern{}, false
 		}
 		p.parts = append(p.parts, v)
 	}
 	return p, true
+}
+
+// LowerKey is the form in which names of condition keys are compared: ASCII letters in lower case. Other letters stay, or a tag whose key
+// holds U+212A (the Kelvin sign) would pass for one with a k.
+func LowerKey(name string) string {
+	for i := range len(name) {
+		if c := name[i]; c >= 'A' && c <= 'Z' {
+			b := []byte(name)
+			for i, c := range b {
+				if c >= 'A' && c <= 'Z' {
+					b[i] = c + 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return name
 }
 
 // resolve puts the request's values in the place of variables; false when one has no single value.

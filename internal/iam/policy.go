@@ -43,7 +43,7 @@ func (p *Policy) Statements() int { return len(p.statements) }
 type statement struct {
 	sid          string
 	allow        bool
-	start        position
+	start, end   position
 	actions      []string // lower case, compiled
 	notAction    bool
 	resources    []pattern
@@ -151,7 +151,7 @@ func (d *policyParser) policy(root *node) (*Policy, error) {
 }
 
 func (d *policyParser) statement(n *node) (statement, error) {
-	s := statement{start: positionOf(d.text, n.offset)}
+	s := statement{start: positionOf(d.text, n.offset), end: positionOf(d.text, n.end)}
 	if n.kind != objectNode {
 		return s, d.fail(n, "Syntax errors in policy: a statement must be a JSON object.")
 	}
@@ -352,10 +352,11 @@ func (d *policyParser) conditions(s *statement, n *node) error {
 		}
 		for _, k := range o.value.members {
 			c := c
+			c.operator, c.name = o.name, k.name
 			if !strings.Contains(k.name, ":") {
 				return d.fail(k.value, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
 			}
-			c.key = strings.ToLower(k.name)
+			c.key = LowerKey(k.name)
 			list := []*node{k.value}
 			if k.value.kind == arrayNode {
 				list = k.value.items
@@ -368,7 +369,7 @@ func (d *policyParser) conditions(s *statement, n *node) error {
 				if why != "" {
 					return d.fail(v, "%s", why)
 				}
-				c.values = append(c.values, value)
+				c.values, c.wanted = append(c.values, value), append(c.wanted, v.text)
 			}
 			s.conditions = append(s.conditions, c)
 		}

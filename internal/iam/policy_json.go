@@ -22,6 +22,7 @@ const (
 type node struct {
 	kind    nodeKind
 	offset  int
+	end     int // after its last byte; of objects alone
 	text    string
 	members []member // in order; names are unique
 	items   []*node
@@ -149,6 +150,7 @@ func (r *jsonReader) object(n *node, depth int) error {
 		n.members = append(n.members, member{name, v})
 	}
 	_, _, err := r.token()
+	n.end = int(r.dec.InputOffset())
 	return err
 }
 

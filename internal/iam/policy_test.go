@@ -403,6 +403,28 @@ func naiveCompare(op, want, got string, variables bool, keys map[string][]string
 		return text(false)
 	case "StringLike":
 		return text(true)
+	case "StringEqualsIgnoreCase":
+		re := naiveRegexp(want, false, variables, keys)
+		return re != nil && regexp.MustCompile("(?i)"+re.String()).MatchString(got)
+	case "BinaryEquals":
+		return want == got
+	case "ArnEquals", "ArnLike":
+		w, g := strings.SplitN(want, ":", 6), strings.SplitN(got, ":", 6)
+		if len(w) != 6 || len(g) != 6 {
+			return false
+		}
+		for i := range w {
+			if re := naiveRegexp(w[i], true, variables, keys); re == nil || !re.MatchString(g[i]) {
+				return false
+			}
+		}
+		return true
+	case "NumericLessThanEquals":
+		w, g, ok := number()
+		return ok && g <= w
+	case "NumericGreaterThan":
+		w, g, ok := number()
+		return ok && g > w
 	case "NumericEquals":
 		w, g, ok := number()
 		return ok && w == g
@@ -420,7 +442,7 @@ func naiveCompare(op, want, got string, variables bool, keys map[string][]string
 			want += "/32"
 		}
 		return err == nil && netip.MustParsePrefix(want).Contains(a)
-	case "DateLessThan", "DateGreaterThan":
+	case "DateEquals", "DateLessThan", "DateLessThanEquals", "DateGreaterThan", "DateGreaterThanEquals":
 		w, e1 := time.Parse(time.RFC3339, want)
 		g, e2 := time.Parse(time.RFC3339, got)
 		if n, err := strconv.ParseInt(got, 10, 64); err == nil {
@@ -429,7 +451,8 @@ func naiveCompare(op, want, got string, variables bool, keys map[string][]string
 		if e1 != nil || e2 != nil {
 			return false
 		}
-		return op == "DateLessThan" && g.Before(w) || op == "DateGreaterThan" && g.After(w)
+		same := g.Equal(w) && op != "DateLessThan" && op != "DateGreaterThan"
+		return same || strings.HasPrefix(op, "DateLess") && g.Before(w) || strings.HasPrefix(op, "DateGreater") && g.After(w)
 	}
 	panic("unknown operator " + op)
 }
@@ -455,12 +478,18 @@ func drawPolicy(r *rand.Rand) string {
 			key := pick("aws:username", "aws:TagKeys", "aws:None", "aws:Empty", "x:n", "x:d", "x:b", "x:i")
 			var op string
 			var want any
-			switch r.IntN(6) {
+			switch r.IntN(8) {
+			case 6:
+				op = set + pick("ArnEquals", "ArnLike", "ArnNotEquals", "ArnNotLike") + exists
+				key, want = pick("x:a", key), some("arn:aws:s3:::*", "arn:*:s3:*:*:b?", "arn:aws:iam::1:user/${aws:username}", "arn:aws:s3", "*:*:*:*:*:*:*")
+			case 7:
+				op, key = set+"BinaryEquals"+exists, pick("x:bin", key)
+				want = some("YQ==", "YWI=")
 			case 0, 1:
-				op = set + pick("StringEquals", "StringNotEquals", "StringLike", "StringNotLike") + exists
-				want = some("ann", "a", "a*", "?", "${aws:username}", "*", "${*}", "${aws:none}")
+				op = set + pick("StringEquals", "StringNotEquals", "StringLike", "StringNotLike", "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase") + exists
+				want = some("ann", "ANN", "a", "a*", "?", "${aws:username}", "*", "${*}", "${aws:none}")
 			case 2:
-				op = set + pick("NumericEquals", "NumericNotEquals", "NumericLessThan", "NumericGreaterThanEquals") + exists
+				op = set + pick("NumericEquals", "NumericNotEquals", "NumericLessThan", "NumericLessThanEquals", "NumericGreaterThan", "NumericGreaterThanEquals") + exists
 				want = some("1", "2.5", "-3")
 			case 3:
 				op = set + "Bool" + exists
@@ -469,7 +498,7 @@ func drawPolicy(r *rand.Rand) string {
 				op = set + pick("IpAddress", "NotIpAddress") + exists
 				want = some("10.0.0.0/8", "10.1.2.3", "0.0.0.0/0")
 			case 5:
-				op, want = pick("Null", set+"DateLessThan"+exists, set+"DateGreaterThan"+exists), "2026-01-01T00:00:00Z"
+				op, want = pick("Null", set+"Date"+pick("Equals", "NotEquals", "LessThan", "LessThanEquals", "GreaterThan", "GreaterThanEquals")+exists), "2026-01-01T00:00:00Z"
 				if op == "Null" {
 					want = some("true", "false")
 				}
@@ -503,7 +532,9 @@ func drawRequest(r *rand.Rand) (action, resource string, keys map[string][]strin
 	put("aws:tagkeys", pick("a", "b"), pick("ann", "ab", ""))
 	put("aws:empty")
 	put("x:n", pick("1", "2.5", "-3", "9", "no"))
-	put("x:d", pick("2025-06-01T00:00:00Z", "2027-01-01T00:00:00Z", "no"))
+	put("x:a", pick("arn:aws:s3:::b1", "arn:aws:iam::1:user/ann", "arn:aws:s3", "no"))
+	put("x:bin", pick("YQ==", "YWI=", "YQ"))
+	put("x:d", pick("2025-06-01T00:00:00Z", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "no"))
 	put("x:b", pick("true", "False", "no"))
 	put("x:i", pick("10.1.2.3", "10.9.9.9", "192.0.2.1", "no"))
 	return pick("a:GetX", "a:PutX", "b:Put", "b:out", "c:x"), pick("*", "arn:1", "arn:x", "arn:*", "arn:ann", "arn:éé", "arn:a:b:z", "arn:"), keys
@@ -519,12 +550,45 @@ func compareEvaluators(t *testing.T, seed uint64) bool {
 		s.Identity = append(s.Identity, mustParse(t, d))
 	}
 	action, resource, keys := drawRequest(r)
-	got := s.Decide(&Request{Action: action, Resources: []string{resource}, Keys: keys})
 	want := naiveDecide(t, documents, action, resource, keys)
+	// The other layers have to allow as well, and a deny in any of them wins: which is a conjunction of decisions.
+	layer := func() (*Policy, bool) {
+		d := drawPolicy(r)
+		return mustParse(t, d), naiveDecide(t, []string{d}, action, resource, keys)
+	}
+	if r.IntN(4) == 0 {
+		var allowed bool
+		s.Boundary, allowed = layer()
+		want = want && allowed
+	}
+	if r.IntN(4) == 0 {
+		p, allowed := layer()
+		s.Session, s.Limited, want = []*Policy{p}, true, want && allowed
+	}
+	request := &Request{Action: action, Resources: []string{resource}, Keys: keys}
+	got := s.Decide(request)
+	if x := s.Explain(request, resource); x.Allowed != got.Allowed || x.Explicit != got.Explicit || !consistent(&s, &x) {
+		t.Fatalf("seed %d: decided %+v, explained as %+v", seed, got, x)
+	}
 	if got.Allowed != want {
 		t.Fatalf("seed %d: got %v (%s), the naive evaluator says %v\n%s on %s with %v\n%s", seed, got.Allowed, got.Reason, want, action, resource, keys, strings.Join(documents, "\n"))
 	}
 	return want
+}
+
+// consistent: the steps of an explanation lead to its decision, by the rules that a reader knows.
+func consistent(s *PolicySet, x *Explanation) bool {
+	denies := false
+	allows := map[Layer]bool{}
+	for _, st := range x.Steps {
+		if (st.Why == "") != st.Applies {
+			return false
+		}
+		denies = denies || st.Applies && !st.Allow
+		allows[st.Layer] = allows[st.Layer] || st.Applies && st.Allow
+	}
+	all := allows[IdentityLayer] && (s.Boundary == nil || allows[BoundaryLayer]) && (!s.Limited || allows[SessionLayer])
+	return x.Explicit == denies && x.Allowed == (all && !denies) && (len(x.Deciding()) > 0) == (x.Allowed || x.Explicit)
 }
 
 func TestEvaluatorsAgree(t *testing.T) {

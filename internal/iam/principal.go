@@ -99,6 +99,10 @@ type Session struct {
 	Policies   []string // documents
 	PolicyARNs []string // of managed policies
 	Chained    bool     // a role assumed by a role
+
+	Tags           map[string]string `json:",omitempty"` // session tags: they stand before the principal's own
+	Transitive     []string          `json:",omitempty"` // keys of Tags that sessions made from this one inherit
+	SourceIdentity string            `json:",omitempty"` // whom the first in the chain named, for all that follow
 }
 
 // String names the key and never its secret.

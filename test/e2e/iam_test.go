@@ -277,3 +277,100 @@ func TestAccessWithTheAWSCLI(t *testing.T) {
 	s.aws(nil, "iam", "delete-policy", "--policy-arn", policy.Policy.Arn)
 	s.aws(nil, "iam", "delete-user", "--user-name", "bob")
 }
+
+// TestMoreOfIAMWithTheAWSCLI: service-linked roles, the account's summary, whose a key is, session tags and a complete simulation.
+func TestMoreOfIAMWithTheAWSCLI(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	s := start(t, t.TempDir(), "--no-demo")
+	const linked = "AWSServiceRoleForApplicationAutoScaling_AppStreamFleet"
+	s.aws(nil, "iam", "create-service-linked-role", "--aws-service-name", "appstream.application-autoscaling.amazonaws.com")
+	s.awsFails("InvalidInput", "iam", "create-service-linked-role", "--aws-service-name", "appstream.application-autoscaling.amazonaws.com")
+	s.awsFails("UnmodifiableEntity", "iam", "delete-role", "--role-name", linked)
+	var task struct{ DeletionTaskID string }
+	s.aws(&task, "iam", "delete-service-linked-role", "--role-name", linked)
+	var status struct{ Status string }
+	s.aws(&status, "iam", "get-service-linked-role-deletion-status", "--deletion-task-id", task.DeletionTaskID)
+	if status.Status != "SUCCEEDED" {
+		t.Errorf("got %+v", status)
+	}
+	s.awsFails("NoSuchEntity", "iam", "get-service-linked-role-deletion-status", "--deletion-task-id", "task/none")
+
+	var me struct{ Arn, Account string }
+	s.aws(&me, "sts", "get-caller-identity")
+	s.aws(nil, "iam", "create-user", "--user-name", "bob")
+	var key struct{ AccessKey struct{ AccessKeyID string } }
+	s.aws(&key, "iam", "create-access-key", "--user-name", "bob")
+	var owner struct{ Account string }
+	s.aws(&owner, "sts", "get-access-key-info", "--access-key-id", key.AccessKey.AccessKeyID)
+	if owner.Account != me.Account {
+		t.Errorf("the key is of %q", owner.Account)
+	}
+	s.awsFails("ValidationError", "sts", "get-access-key-info", "--access-key-id", "AKIAIOSFODNN7EXAMPLE")
+	var summary struct{ SummaryMap map[string]int }
+	s.aws(&summary, "iam", "get-account-summary")
+	if m := summary.SummaryMap; m["Users"] != 1 || m["UsersQuota"] != 5000 || m["AccountAccessKeysPresent"] != 1 || m["Groups"] != 0 {
+		t.Errorf("got %v", m)
+	}
+
+	// A simulation says which statements decided, where they are, and what it was not told.
+	document := "{\n \"Version\": \"2012-10-17\",\n \"Statement\": [\n  {\"Effect\": \"Allow\", \"Action\": \"appstream:*\", \"Resource\": \"*\"},\n" +
+		"  {\"Effect\": \"Deny\", \"Action\": \"appstream:Delete*\", \"Resource\": \"arn:aws:appstream:*:*:stack/${aws:PrincipalTag/Team}*\",\n   \"Condition\": {\"Bool\": {\"aws:MultiFactorAuthPresent\": \"false\"}}}\n ]\n}"
+	s.aws(nil, "iam", "put-user-policy", "--user-name", "bob", "--policy-name", "stacks", "--policy-document", document)
+	type position struct{ Line, Column int }
+	var result struct {
+		EvaluationResults []struct {
+			EvalActionName, EvalDecision string
+			MissingContextValues         []string
+			MatchedStatements            []struct {
+				SourcePolicyID   string
+				SourcePolicyType string
+				StartPosition    position
+				EndPosition      position
+			}
+		}
+	}
+	simulate := func(context ...string) {
+		t.Helper()
+		result.EvaluationResults = nil
+		s.aws(&result, append([]string{
+			"iam", "simulate-principal-policy", "--policy-source-arn", "arn:aws:iam::" + s.info.AccountID + ":user/bob",
+			"--action-names", "appstream:DeleteStack", "--resource-arns", "arn:aws:appstream:us-east-1:" + s.info.AccountID + ":stack/blue",
+		}, context...)...)
+	}
+	simulate()
+	r := result.EvaluationResults[0]
+	if r.EvalDecision != "allowed" || strings.Join(r.MissingContextValues, " ") != "aws:MultiFactorAuthPresent aws:PrincipalTag/Team" ||
+		len(r.MatchedStatements) != 1 || r.MatchedStatements[0].StartPosition != (position{4, 3}) || r.MatchedStatements[0].EndPosition != (position{4, 64}) ||
+		r.MatchedStatements[0].SourcePolicyID != "stacks" || r.MatchedStatements[0].SourcePolicyType != "user" {
+		t.Errorf("got %+v", r)
+	}
+	simulate("--context-entries", "ContextKeyName=aws:MultiFactorAuthPresent,ContextKeyValues=false,ContextKeyType=boolean", "ContextKeyName=aws:PrincipalTag/Team,ContextKeyValues=blue,ContextKeyType=string")
+	if r := result.EvaluationResults[0]; r.EvalDecision != "explicitDeny" || len(r.MissingContextValues) != 0 || r.MatchedStatements[0].StartPosition.Line != 5 || r.MatchedStatements[0].EndPosition.Line != 6 {
+		t.Errorf("got %+v", r)
+	}
+	if out := s.mustPenstock("explain", "access", "--principal", "user/bob", "--action", "appstream:DeleteStack", "--resource",
+		"arn:aws:appstream:us-east-1:"+s.info.AccountID+":stack/blue", "--context", "aws:MultiFactorAuthPresent=false", "--context", "aws:PrincipalTag/Team=blue"); !strings.Contains(out, "DENIED") ||
+		!strings.Contains(out, "with an explicit deny in an identity-based policy") || !strings.Contains(out, "line 5") {
+		t.Errorf("got %s", out)
+	}
+	out := s.mustPenstock("explain", "access", "--principal", "user/bob", "--action", "ec2:DescribeVpcs")
+	if !strings.Contains(out, "no identity-based policy allows the ec2:DescribeVpcs action") || !strings.Contains(out, "Action does not list ec2:DescribeVpcs") {
+		t.Errorf("got %s", out)
+	}
+	if out, err := s.penstock("explain", "access", "--principal", "user/nobody", "--action", "ec2:DescribeVpcs"); err == nil || !strings.Contains(out, "cannot be found") {
+		t.Errorf("got %s (%v)", out, err)
+	}
+
+	// Session tags through the client.
+	s.aws(nil, "iam", "create-role", "--role-name", "tagged", "--assume-role-policy-document", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",`+
+		`"Principal":{"AWS":"`+s.info.AccountID+`"},"Action":["sts:AssumeRole","sts:TagSession","sts:SetSourceIdentity"]}]}`)
+	s.aws(nil, "iam", "put-user-policy", "--user-name", "bob", "--policy-name", "assume", "--policy-document", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:*","Resource":"*"}]}`)
+	s.awsFails("AccessDenied", "sts", "assume-role", "--role-arn", "arn:aws:iam::"+s.info.AccountID+":role/tagged", "--role-session-name", "s1") // root
+
+	// Without a server the data directory answers.
+	s.stop()
+	if out := s.mustPenstock("explain", "access", "--principal", "user/bob", "--action", "appstream:CreateStack", "--json"); !strings.Contains(out, `"allowed": true`) {
+		t.Errorf("got %s", out)
+	}
+}

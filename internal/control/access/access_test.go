@@ -488,3 +488,107 @@ func TestChangesAreInForce(t *testing.T) {
 	close(stop)
 	askers.Wait()
 }
+
+// TestSessionTags: tags and a source identity need their own right, decide like the role's own tags, and go on in a chain as asked.
+func TestSessionTags(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	ann := f.user("ann")
+	f.must(f.PutInline(ctx, access.User, "ann", "all", allowAll))
+	plain := f.role("plain", `"Principal":{"AWS":"arn:aws:iam::123456789012:user/ann"}`)
+	f.fails(errOf(f.AssumeRole(ctx, ann, access.Assume{RoleARN: plain, SessionName: "s1", Tags: map[string]string{"team": "blue"}}, iam.Request{})),
+		fault.Denied, "not authorized to perform: sts:TagSession on resource: "+plain)
+	f.fails(errOf(f.AssumeRole(ctx, ann, access.Assume{RoleARN: plain, SessionName: "s1", SourceIdentity: "ann"}, iam.Request{})),
+		fault.Denied, "sts:SetSourceIdentity")
+
+	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"sts:AssumeRole"},` +
+		`{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"sts:TagSession","Condition":{"StringLike":{"aws:RequestTag/team":"b*"},"ForAllValues:StringEquals":{"sts:TransitiveTagKeys":["team","cost"]}}},` +
+		`{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"sts:SetSourceIdentity","Condition":{"StringEquals":{"sts:SourceIdentity":"ann"}}}]}`
+	newRole := func(name string) string {
+		e, err := f.Create(ctx, access.Entity{Kind: access.Role, Name: name, Trust: trust, Tags: map[string]string{"Team": "own", "size": "1"}, Inline: map[string]string{
+			"own":  `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"appstream:*","Resource":"*","Condition":{"StringEquals":{"aws:PrincipalTag/team":"blue","aws:SourceIdentity":"ann"}}}]}`,
+			"next": `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:*","Resource":"*"}]}`,
+		}})
+		f.must(err)
+		return e.ARN(account)
+	}
+	first, second := newRole("first"), newRole("second")
+	ask := access.Assume{RoleARN: first, SessionName: "s1", SourceIdentity: "ann", Tags: map[string]string{"team": "blue", "cost": "7"}, Transitive: []string{"team"}}
+	wrong := ask
+	wrong.Tags = map[string]string{"team": "red"}
+	wrong.Transitive = nil
+	f.fails(errOf(f.AssumeRole(ctx, ann, wrong, iam.Request{})), fault.Denied, "sts:TagSession")
+	for text, change := range map[string]func(*access.Assume){
+		"Duplicate tag keys":         func(a *access.Assume) { a.Tags = map[string]string{"team": "b", "TEAM": "b"}; a.Transitive = nil },
+		"is reserved":                func(a *access.Assume) { a.Tags = map[string]string{"AWS:x": "b"}; a.Transitive = nil },
+		"not among the session tags": func(a *access.Assume) { a.Transitive = []string{"none"} },
+		"larger than a session token": func(a *access.Assume) {
+			a.Tags = map[string]string{"team": strings.Repeat("b", 17<<10)}
+		},
+	} {
+		bad := ask
+		change(&bad)
+		if _, err := f.AssumeRole(ctx, ann, bad, iam.Request{}); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want %q", err, text)
+		}
+	}
+	one, err := f.AssumeRole(ctx, ann, ask, iam.Request{})
+	f.must(err)
+	if d := f.may(one, "appstream:DescribeStacks"); !d.Allowed {
+		t.Errorf("the session's tag does not stand before the role's: %s", d.Reason)
+	}
+	two, err := f.AssumeRole(ctx, one, access.Assume{RoleARN: second, SessionName: "s2"}, iam.Request{})
+	f.must(err)
+	if sn := two.Session; sn.Tags["team"] != "blue" || sn.Tags["cost"] != "" || sn.SourceIdentity != "ann" || !sn.Chained {
+		t.Errorf("got %+v", sn)
+	}
+	if d := f.may(two, "appstream:DescribeStacks"); !d.Allowed {
+		t.Errorf("the chain lost its tag or its source: %s", d.Reason)
+	}
+	f.fails(errOf(f.AssumeRole(ctx, one, access.Assume{RoleARN: second, SessionName: "s2", Tags: map[string]string{"TEAM": "b"}}, iam.Request{})), fault.Invalid, "is inherited")
+	f.fails(errOf(f.AssumeRole(ctx, one, access.Assume{RoleARN: second, SessionName: "s2", SourceIdentity: "eve"}, iam.Request{})), fault.Denied, "cannot be changed")
+	f.fails(errOf(f.AssumeRole(ctx, one, access.Assume{RoleARN: second, SessionName: "s2", Duration: 2 * time.Hour}, iam.Request{})), fault.Invalid, "1 hour session limit")
+	again, err := f.Session(ctx, two.AccessKeyID, two.SessionToken)
+	f.must(err)
+	if again.Session.SourceIdentity != "ann" || again.Session.Tags["team"] != "blue" {
+		t.Errorf("from its token: got %+v", again.Session)
+	}
+}
+
+func errOf(_ iam.Credential, err error) error { return err }
+
+// TestServiceLinkedRoles: nobody but their service changes them, and their deletion is remembered.
+func TestServiceLinkedRoles(t *testing.T) {
+	t.Parallel()
+	f, ctx := newFixture(t), t.Context()
+	const service, name = "appstream.application-autoscaling.amazonaws.com", "AWSServiceRoleForApplicationAutoScaling_AppStreamFleet"
+	e, err := f.CreateServiceLinked(ctx, service, "", "")
+	f.must(err)
+	if got := e.ARN(account); got != "arn:aws:iam::123456789012:role/aws-service-role/"+service+"/"+name || len(e.Attached) != 1 {
+		t.Errorf("got %s %v", got, e.Attached)
+	}
+	_, err = f.CreateServiceLinked(ctx, service, "", "")
+	f.fails(err, fault.InvalidRole, "has been taken")
+	_, err = f.CreateServiceLinked(ctx, service, "", "x")
+	f.fails(err, fault.InvalidRole, "suffix")
+	_, err = f.CreateServiceLinked(ctx, "unknown.amazonaws.com", "", "")
+	f.fails(err, fault.InvalidRole, "no service-linked role")
+	const protected = "only modifiable by AWS"
+	f.fails(f.Delete(ctx, access.Role, name), fault.NotPermitted, protected)
+	f.fails(f.PutInline(ctx, access.Role, name, "p", allowAll), fault.NotPermitted, protected)
+	f.fails(f.Attach(ctx, access.Role, name, readOnly), fault.NotPermitted, protected)
+	f.fails(f.Detach(ctx, access.Role, name, e.Attached[0]), fault.NotPermitted, protected)
+	f.fails(f.SetTrust(ctx, name, e.Trust), fault.NotPermitted, protected)
+	f.fails(f.SetBoundary(ctx, access.Role, name, readOnly), fault.NotPermitted, protected)
+	_, err = f.Create(ctx, access.Entity{Kind: access.Role, Name: "mine", Path: "/aws-service-role/x/", Trust: e.Trust})
+	f.fails(err, fault.InvalidRole, "CreateServiceLinkedRole")
+	f.role("mine", `"Principal":{"Service":"ec2.amazonaws.com"}`)
+	_, err = f.DeleteServiceLinked(ctx, "mine")
+	f.fails(err, fault.NotFound, "Service-linked role")
+	task, err := f.DeleteServiceLinked(ctx, name)
+	f.must(err)
+	f.must(f.ServiceLinkedDeleted(ctx, task))
+	f.fails(f.ServiceLinkedDeleted(ctx, task+"x"), fault.NotFound, "cannot be found")
+	_, err = f.Get(ctx, access.Role, name)
+	f.fails(err, fault.NotFound, "cannot be found")
+}

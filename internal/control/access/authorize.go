@@ -38,7 +38,17 @@ func (s *Service) inForce(ctx context.Context, c iam.Credential, r *iam.Request)
 	if sn == nil {
 		return set, nil
 	}
-	r.TokenIssued = sn.Issued
+	r.TokenIssued, r.SourceIdentity = sn.Issued, sn.SourceIdentity
+	if len(sn.Tags) > 0 {
+		r.PrincipalTags = maps.Clone(tags)
+		if r.PrincipalTags == nil {
+			r.PrincipalTags = map[string]string{}
+		}
+		for k, v := range sn.Tags {
+			maps.DeleteFunc(r.PrincipalTags, func(had, _ string) bool { return iam.LowerKey(had) == iam.LowerKey(k) })
+			r.PrincipalTags[k] = v
+		}
+	}
 	if !sn.Limited {
 		return set, nil
 	}
@@ -176,4 +186,28 @@ func (s *Service) PoliciesOf(ctx context.Context, arn string) (*iam.PolicySet, i
 	}
 	set, tags, err := s.policies(ctx, p)
 	return set, p, tags, err
+}
+
+// PrincipalPolicies are the policies of a principal as an operator names it: user/NAME, role/NAME, an ARN, an access key's ID, root, or
+// service-role for the role that AppStream acts as.
+func (s *Service) PrincipalPolicies(ctx context.Context, name string) (*iam.PolicySet, iam.Principal, map[string]string, error) {
+	account := s.options.AccountID
+	switch {
+	case name == "root", name == iam.RootOf(account).ARN():
+		return new(iam.PolicySet), iam.RootOf(account), nil, nil
+	case name == "service-role":
+		name = iam.RoleARN(account, "/service-role/", iam.ServiceAccessRoleName)
+	case strings.HasPrefix(name, "user/"), strings.HasPrefix(name, "role/"):
+		name = "arn:aws:iam::" + account + ":" + name
+	case strings.HasPrefix(name, "arn:aws:sts::"+account+":assumed-role/"):
+		role, _, _ := strings.Cut(strings.TrimPrefix(name, "arn:aws:sts::"+account+":assumed-role/"), "/")
+		name = iam.RoleARN(account, "/", role)
+	case strings.HasPrefix(name, "AKIA"):
+		c, err := s.Lookup(ctx, name)
+		if err != nil || c.Principal.Kind == iam.Root {
+			return new(iam.PolicySet), c.Principal, nil, err
+		}
+		name = c.Principal.ARN()
+	}
+	return s.PoliciesOf(ctx, name)
 }

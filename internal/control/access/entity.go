@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -112,6 +113,9 @@ func (s *Service) Create(ctx context.Context, e Entity) (*Entity, error) {
 	if e.Path == "" {
 		e.Path = "/"
 	}
+	if e.linked() {
+		return nil, fault.Newf(fault.InvalidRole, "", "", "Roles with path %s are made by CreateServiceLinkedRole.", linkedPath)
+	}
 	if len(e.Tags) > maxTags {
 		return nil, limit("TagsPer"+e.Kind.title(), maxTags)
 	}
@@ -189,7 +193,7 @@ func (s *Service) Change(ctx context.Context, k Kind, name string, fn func(*Enti
 		if e, err = get(tx, k, name); err != nil {
 			return err
 		}
-		if err := fn(e); err != nil {
+		if err := cmp.Or(e.modifiable(), fn(e)); err != nil {
 			return err
 		}
 		return table(k).Put(tx, e)
@@ -202,6 +206,9 @@ func (s *Service) Delete(ctx context.Context, k Kind, name string) error {
 	_, err := s.update(ctx, func(tx state.Tx) error {
 		e, err := get(tx, k, name)
 		if err != nil {
+			return err
+		}
+		if err := e.modifiable(); err != nil {
 			return err
 		}
 		why := ""
@@ -325,6 +332,9 @@ func (s *Service) Attach(ctx context.Context, k Kind, name, arn string) error {
 		if err != nil {
 			return err
 		}
+		if err := e.modifiable(); err != nil {
+			return err
+		}
 		if _, err := s.managed(tx, arn); err != nil {
 			return err
 		}
@@ -394,7 +404,7 @@ func (s *Service) SetBoundary(ctx context.Context, k Kind, name, arn string) err
 		if err != nil {
 			return err
 		}
-		if err := s.checkBoundary(tx, arn); err != nil {
+		if err := cmp.Or(e.modifiable(), s.checkBoundary(tx, arn)); err != nil {
 			return err
 		}
 		e.Boundary = arn

@@ -80,6 +80,12 @@ func awsManaged() []*Managed {
 				`"Condition":{"StringLike":{"iam:PassedToService":"application-autoscaling.amazonaws.com"}}}]}`),
 		policy("/", "AmazonAppStreamReadOnlyAccess", "ANPAJXIFDGB4VBX23DX7K",
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["appstream:List*","appstream:Describe*"],"Resource":"*"}]}`),
+		policy("/service-role/", "ApplicationAutoScalingForAmazonAppStreamAccess", "ANPAIEL3HJCCWFVHA6KPG",
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["appstream:UpdateFleet","appstream:DescribeFleets"],"Resource":"*"},`+
+				`{"Effect":"Allow","Action":["cloudwatch:DescribeAlarms"],"Resource":"*"}]}`),
+		policy("/aws-service-role/", "AWSApplicationAutoscalingAppStreamFleetPolicy", "ANPAIRI724HWKP56ZG62A",
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["appstream:UpdateFleet","appstream:DescribeFleets","cloudwatch:PutMetricAlarm",`+
+				`"cloudwatch:DescribeAlarms","cloudwatch:DeleteAlarms"],"Resource":["*"]}]}`),
 		policy("/service-role/", "AmazonAppStreamServiceAccess", "ANPAISBRZ7LMMCBYEF3SE",
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:DescribeVpcs","ec2:DescribeImages","ec2:DescribeAvailabilityZones",`+
 				`"ec2:CreateNetworkInterface","ec2:DescribeNetworkInterfaces","ec2:DeleteNetworkInterface","ec2:DescribeSubnets","ec2:AssociateAddress",`+

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +30,7 @@ const (
 	rootSession    = time.Hour // the longest of the account's root
 	maxTokenBytes  = 64 << 10
 	maxPolicyText  = 2048
+	maxPacked      = 16 << 10 // bytes of session policies, their ARNs and tags
 )
 
 func (s *Service) issue(p iam.Principal, sn iam.Session, d time.Duration) (iam.Credential, error) {
@@ -99,6 +102,10 @@ type Assume struct {
 	Duration    time.Duration // 0 for 1 h
 	Policy      string        // session policy
 	PolicyARNs  []string      // further session policies
+
+	Tags           map[string]string // session tags
+	Transitive     []string          // keys of Tags that the sessions after this one inherit
+	SourceIdentity string
 }
 
 // AssumeRole makes temporary credentials of a role when its trust policy and the caller's policies allow it.
@@ -112,10 +119,27 @@ func (s *Service) AssumeRole(ctx context.Context, c iam.Credential, a Assume, r 
 	if err != nil {
 		return none, err
 	}
+	if PackedSize(a) > 100 {
+		return none, fault.New(fault.Limit, "", "", "The session policies and tags are larger than a session token holds.").WithCode("PackedPolicyTooLarge")
+	}
 	sn.Chained = c.Principal.Kind == iam.RoleSession
-	role, err := s.assumable(ctx, c, a, r)
+	if err := a.inherit(&sn, c.Session); err != nil {
+		return none, err
+	}
+	role, err := s.assumable(ctx, c, a, r, "sts:AssumeRole")
 	if err != nil {
 		return none, err
+	}
+	// Tags and a source identity are further rights, which the trust policy has to give, too.
+	if len(a.Tags) > 0 || len(a.Transitive) > 0 {
+		if _, err := s.assumable(ctx, c, a, r, "sts:TagSession"); err != nil {
+			return none, err
+		}
+	}
+	if a.SourceIdentity != "" {
+		if _, err := s.assumable(ctx, c, a, r, "sts:SetSourceIdentity"); err != nil {
+			return none, err
+		}
 	}
 	most := role.MaxSession
 	if most == 0 {
@@ -132,6 +156,46 @@ func (s *Service) AssumeRole(ctx context.Context, c iam.Credential, a Assume, r 
 	}
 	p := iam.Principal{Kind: iam.RoleSession, AccountID: s.options.AccountID, Path: role.Path, Name: role.Name, ID: role.ID, Session: a.SessionName}
 	return s.issue(p, sn, d)
+}
+
+// inherit gives a session the tags and the source identity of the request and, in a chain, of the session before.
+func (a *Assume) inherit(sn, before *iam.Session) error {
+	sn.Tags, sn.Transitive, sn.SourceIdentity = maps.Clone(a.Tags), slices.Clone(a.Transitive), a.SourceIdentity
+	for k := range a.Tags {
+		for other := range a.Tags {
+			if k != other && iam.LowerKey(k) == iam.LowerKey(other) {
+				return fault.Newf(fault.Invalid, "", "", "Duplicate tag keys found: %s. Please note that tag keys are case insensitive.", k).WithCode("InvalidParameterValue")
+			}
+		}
+		if strings.HasPrefix(iam.LowerKey(k), "aws:") {
+			return fault.Newf(fault.Invalid, "", "", "The tag key %s is reserved for AWS.", k).WithCode("InvalidParameterValue")
+		}
+	}
+	for _, k := range a.Transitive {
+		if _, ok := a.Tags[k]; !ok {
+			return fault.Newf(fault.Invalid, "", "", "The transitive tag key %s is not among the session tags.", k).WithCode("InvalidParameterValue")
+		}
+	}
+	if before == nil {
+		return nil
+	}
+	for _, k := range before.Transitive {
+		if slices.ContainsFunc(slices.Collect(maps.Keys(a.Tags)), func(t string) bool { return iam.LowerKey(t) == iam.LowerKey(k) }) {
+			return fault.Newf(fault.Invalid, "", "", "The session tag %s is inherited from the session before and cannot be given again.", k).WithCode("InvalidParameterValue")
+		}
+		if sn.Tags == nil {
+			sn.Tags = map[string]string{}
+		}
+		sn.Tags[k] = before.Tags[k]
+		sn.Transitive = append(sn.Transitive, k)
+	}
+	if before.SourceIdentity != "" {
+		if a.SourceIdentity != "" && a.SourceIdentity != before.SourceIdentity {
+			return fault.New(fault.Denied, "", "", "The source identity cannot be changed in a chain of roles.")
+		}
+		sn.SourceIdentity = before.SourceIdentity
+	}
+	return nil
 }
 
 // sessionOf checks the session policies of a request.
@@ -159,19 +223,30 @@ func (s *Service) sessionOf(ctx context.Context, a Assume) (iam.Session, error) 
 	})
 }
 
-// assumable finds the role when the caller may assume it. A role that does not exist is refused in the same words.
-func (s *Service) assumable(ctx context.Context, c iam.Credential, a Assume, r iam.Request) (*Entity, error) {
-	r.Principal, r.Action, r.Resources = c.Principal, "sts:AssumeRole", []string{a.RoleARN}
+// assumable finds the role when the caller may do the action, sts:AssumeRole or what goes with it, to it. A role that does not exist is
+// refused in the same words.
+func (s *Service) assumable(ctx context.Context, c iam.Credential, a Assume, r iam.Request, action string) (*Entity, error) {
+	r.Principal, r.Action, r.Resources = c.Principal, action, []string{a.RoleARN}
 	r.Keys = map[string][]string{"sts:rolesessionname": {a.SessionName}}
 	if a.ExternalID != "" {
 		r.Keys["sts:externalid"] = []string{a.ExternalID}
+	}
+	if a.SourceIdentity != "" {
+		r.Keys["sts:sourceidentity"] = []string{a.SourceIdentity}
+	}
+	for k, v := range a.Tags {
+		r.Keys["aws:requesttag/"+iam.LowerKey(k)] = []string{v}
+		r.Keys["aws:tagkeys"] = append(r.Keys["aws:tagkeys"], k)
+	}
+	if len(a.Transitive) > 0 {
+		r.Keys["sts:transitivetagkeys"] = a.Transitive
 	}
 	set, err := s.inForce(ctx, c, &r)
 	if err != nil {
 		return nil, err
 	}
 	d := set.Decide(&r)
-	refused := fault.Newf(fault.Denied, "", "", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", c.Principal.ARN(), a.RoleARN)
+	refused := fault.Newf(fault.Denied, "", "", "User: %s is not authorized to perform: %s on resource: %s", c.Principal.ARN(), action, a.RoleARN)
 	if d.Explicit {
 		return nil, fault.New(fault.Denied, "", "", d.Reason)
 	}
@@ -208,4 +283,16 @@ func withinLimits(set *iam.PolicySet, r *iam.Request) (iam.Decision, error) {
 	limits := *set
 	limits.Identity = []*iam.Policy{all}
 	return limits.Decide(r), nil
+}
+
+// PackedSize is how much of the room for session policies and tags a request takes, in percent.
+func PackedSize(a Assume) int32 {
+	n := len(a.Policy)
+	for _, arn := range a.PolicyARNs {
+		n += len(arn)
+	}
+	for k, v := range a.Tags {
+		n += len(k) + len(v)
+	}
+	return int32((n*100 + maxPacked - 1) / maxPacked) //nolint:gosec // its members are bounded
 }

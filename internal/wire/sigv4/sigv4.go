@@ -24,6 +24,7 @@ const (
 	TimeFormat      = "20060102T150405Z" // X-Amz-Date, always UTC
 	dateFormat      = "20060102"
 	terminator      = "aws4_request"
+	streamingPrefix = "STREAMING-" // signed chunk by chunk; no client of ours sends it
 )
 
 // MaxExpires is the longest validity of a presigned request: seven days. DefaultExpires is that of one which states
@@ -231,6 +232,8 @@ func (s *Signature) Verify(r *http.Request, body []byte, secret string) error {
 	hash := s.payloadHash
 	switch {
 	case hash == UnsignedPayload:
+	case strings.HasPrefix(hash, streamingPrefix):
+		return fail(Incomplete, "The payload form '%s' is Amazon S3's; sign the payload's hash.", clip(hash))
 	case hash == "":
 		sum := sha256.Sum256(body)
 		hash = hex.EncodeToString(sum[:])

@@ -207,7 +207,8 @@ func TestPayloadHash(t *testing.T) {
 		{"right", "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", 0}, // of "x"
 		{"of another body", "a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447", sigv4.Mismatch},
 		{"unsigned", sigv4.UnsignedPayload, 0},
-		{"streaming", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", sigv4.Mismatch},
+		{"streaming", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", sigv4.Incomplete},
+		{"streaming, unsigned", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", sigv4.Incomplete},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
