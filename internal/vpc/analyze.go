@@ -190,10 +190,13 @@ func withAddress(ends []end, addr netip.Addr, direction string) ([]end, []Explan
 		return kept, nil
 	}
 	var out []Explanation
-	for _, e := range ends {
+	for i, e := range ends {
+		if i > 0 && ends[i-1].eni == e.eni {
+			continue // its other address
+		}
 		out = append(out, Explanation{
 			Code: CodeAddress, Direction: direction, Component: e.id, Interface: e.eni.ID, Subnet: e.eni.Subnet, VPC: e.vpc,
-			Address: addr, Addresses: []netip.Addr{e.addr},
+			Address: addr, Addresses: e.eni.Addrs(),
 		})
 	}
 	return nil, out
@@ -686,7 +689,7 @@ func (a *analysis) route(h Hop) *InsightsRoute {
 
 // explain says why no packet comes through: everything that is in the way of the first packet between each two ends.
 func (a *analysis) explain(sources, destinations []end) []Explanation {
-	var out []Explanation
+	var out, other []Explanation // other: between addresses of two IP versions, told when there is nothing else
 	seen := map[string]bool{}
 	add := func(list ...Explanation) {
 		for _, x := range list {
@@ -712,7 +715,7 @@ func (a *analysis) explain(sources, destinations []end) []Explanation {
 			case src.addr.Is4() != dst.addr.Is4() && met: // others can meet
 				continue
 			case src.addr.Is4() != dst.addr.Is4():
-				add(Explanation{Code: CodeCannotRoute, Component: src.id, Destination: dst.id, Address: src.addr, Missing: "addresses of the same IP version"})
+				other = append(other, Explanation{Code: CodeCannotRoute, Component: src.id, Destination: dst.id, Address: src.addr, Missing: "addresses of the same IP version"})
 				continue
 			}
 			f := a.flowOf(src, dst, a.firstSourcePort(), a.destinationPorts(dst)[0])
@@ -723,6 +726,9 @@ func (a *analysis) explain(sources, destinations []end) []Explanation {
 				add(a.explanation(h, f, src, dst)...)
 			}
 		}
+	}
+	if len(out) == 0 {
+		add(other...)
 	}
 	slices.SortStableFunc(out, func(x, y Explanation) int { return cmp.Compare(rank(x.Code), rank(y.Code)) })
 	return out

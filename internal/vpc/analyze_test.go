@@ -22,6 +22,18 @@ func analyzable() *world {
 	return w
 }
 
+// sixth gives IPv6 to the VPC, its first subnet and interface, and to the users.
+func sixth(w *world) {
+	w.vpc.IPv6 = []CIDRBlock{{CIDR: pfx("fd00:77::/56")}}
+	w.a.IPv6 = pfx("fd00:77::/64")
+	w.eniA.Addr6 = netip.MustParseAddr("fd00:77::4")
+	w.UserNetworks = append(w.UserNetworks, pfx("fd00:1::/64"))
+	w.group.Rules = append(w.group.Rules, SecurityGroupRule{ID: "sgr-six", Protocol: TCP, Ports: PortRange{443, 443}, Peer: Peer{CIDR: pfx("fd00:1::/64")}})
+	w.acl.Entries = append(w.acl.Entries,
+		NetworkACLEntry{Number: 101, Allow: true, Protocol: AllProtocols, CIDR: pfx("::/0"), Ports: AllPorts},
+		NetworkACLEntry{Number: 101, Egress: true, Allow: true, Protocol: AllProtocols, CIDR: pfx("::/0"), Ports: AllPorts})
+}
+
 // told are findings in one line: the components of both ways, or each reason with what it names.
 func told(f Findings) string {
 	var out []string
@@ -165,6 +177,24 @@ func TestAnalyze(t *testing.T) {
 		{name: "through a component", path: InsightsPath{SourceIP: office, DestinationPort: new(1400)}, in: []string{"eni-b"}, want: strings.ReplaceAll(good, "eni-a", "eni-b")},
 		{name: "around a component", path: InsightsPath{SourceIP: office, DestinationPort: new(1400)}, out: []string{"subnet-a"}, want: strings.ReplaceAll(good, "eni-a", "eni-b")},
 		{name: "around all", path: InsightsPath{SourceIP: office, DestinationPort: new(1400)}, out: []string{"acl-1"}, want: "COMPONENT_FILTER_RESTRICTION vgw-1"},
+		{
+			name: "by IPv6", path: InsightsPath{Destination: "eni-a", DestinationPort: new(443), AtSource: &InsightsFilter{Source: netip.MustParseAddr("fd00:1::7")}},
+			change: sixth, want: "vgw-1 acl-1#101 sg-1#sgr-six eni-a | eni-a rtb-1#fd00:1::/64 acl-1#101 vgw-1",
+		},
+		{
+			name: "by IPv6, without entries for it", path: InsightsPath{Destination: "eni-a", DestinationPort: new(443), AtSource: &InsightsFilter{Source: netip.MustParseAddr("fd00:1::7")}},
+			change: func(w *world) { sixth(w); w.acl.Entries = w.acl.Entries[:2] },
+			want:   "SUBNET_ACL_RESTRICTION ingress acl-1 #32768; SUBNET_ACL_RESTRICTION egress acl-1 #32768",
+		},
+		{
+			name: "to an interface without IPv6", path: InsightsPath{Destination: "eni-b", DestinationPort: new(443), AtSource: &InsightsFilter{Source: netip.MustParseAddr("fd00:1::7")}},
+			change: sixth, want: "CANNOT_ROUTE vgw-1",
+		},
+		{
+			name: "any client, by IPv6 alone", path: InsightsPath{Destination: "eni-a", DestinationPort: new(443)},
+			change: func(w *world) { sixth(w); w.group.Rules = w.group.Rules[3:] },
+			want:   "vgw-1 acl-1#101 sg-1#sgr-six eni-a | eni-a rtb-1#fd00:1::/64 acl-1#101 vgw-1",
+		},
 		{name: "filters that exclude each other", path: InsightsPath{AtSource: &InsightsFilter{Source: office}, AtDestination: &InsightsFilter{Source: guest}}, want: "NO_PATH vgw-1"},
 		{name: "gateway of another VPC", path: InsightsPath{Source: "vgw-2", SourceIP: office}, change: func(w *world) {
 			w.VPCs = append(w.VPCs, &VPC{ID: "vpc-2", CIDR: pfx("10.78.0.0/16"), Gateway: "vgw-2"})
