@@ -79,7 +79,11 @@ func (c *chain) get(now time.Time, log *slog.Logger) *tls.Certificate {
 		log.Warn("certificate chain was not read again; the one before stays", "error", err)
 		return c.cert
 	}
-	log.Info("certificate chain was read again", "file", c.files.Cert, "until", cert.Leaf.NotAfter)
+	if old := c.cert.Leaf; now.After(cert.Leaf.NotAfter) && now.Before(old.NotAfter) {
+		log.Warn("certificate chain was replaced by one that has ended; the one before stays", "file", c.files.Cert, "ended", cert.Leaf.NotAfter)
+		return c.cert
+	}
+	log.Info("certificate chain was read again", "file", c.files.Cert, "names", cert.Leaf.DNSNames, "until", cert.Leaf.NotAfter)
 	c.cert = cert
 	return cert
 }
