@@ -280,6 +280,7 @@ func expressions(c *nftables.Conn, t *nftables.Table, sets map[string]*nftables.
 const (
 	flagsOffset = 13
 	flagSYN     = 0x02
+	flagRST     = 0x04
 	flagACK     = 0x10
 )
 

@@ -55,7 +55,7 @@ func (d *Driver) watchNetwork(n *network) {
 	} else {
 		d.work.Go(w.readLog)
 	}
-	if d.cfg.Meter {
+	if d.cfg.Meter && !d.untracked {
 		if w.ends, err = openEnds(n.ns); err != nil {
 			d.log.Warn("traffic is counted by sockets, not by connection tracking", "vpc", n.id, "error", err)
 		} else {

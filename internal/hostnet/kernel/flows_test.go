@@ -5,15 +5,20 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"penstock.dev/penstock/internal/flowlog"
@@ -433,6 +438,103 @@ func TestRuleThatIsGone(t *testing.T) {
 	}
 }
 
+// TestDropsNameTheRuleThatExplainNames has random rules drop random connections: each is told of once, and rejected in the flow logs,
+// with the rule by which the kernel dropped it, which is the one that the evaluator names.
+func TestDropsNameTheRuleThatExplainNames(t *testing.T) {
+	u, d, r := startPropertyTold(t, Config{Meter: true})
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	seen, kinds := map[ends]bool{}, map[vpc.HopKind]int{}
+	checked := 0
+	for set := range 25 {
+		c := chance{rand.New(rand.NewPCG(seed, uint64(set)))}
+		p := c.plan()
+		if err := d.Apply(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		earlier, before := maps.Clone(seen), len(r.list())
+		if _, err := d.Flows(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := try(u.ns, c, p, 100, false, 5*time.Second, seen); err != nil {
+			t.Fatal(err)
+		}
+		want := map[ends]string{} // the rule
+		for e := range seen {
+			v := p.Snapshot.Explain(vpc.Flow{VPC: p.Interfaces[0].VPC, Protocol: vpc.TCP, Src: e.src, Dst: e.dst})
+			at := slices.ContainsFunc(p.Interfaces, func(i vpc.PlannedInterface) bool { return i.Addr == e.dst.Addr() })
+			if h := v.Blocked(); !earlier[e] && at && v.Symptom == vpc.Timeout && h != nil {
+				want[e] = h.Identity()
+				kinds[h.Kind]++
+			}
+		}
+		got := func() map[ends]string {
+			out := map[ends]string{}
+			for _, x := range r.list()[before:] {
+				if !earlier[ends{x.Flow.Src, x.Flow.Dst}] { // what came late
+					out[ends{x.Flow.Src, x.Flow.Dst}] = x.Verdict.Blocked().Identity()
+				}
+			}
+			return out
+		}
+		for end := time.Now().Add(5 * time.Second); len(got()) < len(want) && time.Now().Before(end); time.Sleep(ulogWait / 4) {
+		}
+		if diff := cmp.Diff(want, got(), cmpopts.EquateComparable(netip.AddrPort{}, ends{})); diff != "" {
+			t.Fatalf("set %d: -Explain +kernel:\n%s\nrules:\n%s", set, diff, d.networks[p.Interfaces[0].VPC].rules)
+		}
+		flows, err := d.Flows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rejected := map[ends]bool{}
+		for _, i := range flows {
+			for _, f := range i.Flows {
+				if f.Rejected {
+					rejected[ends{f.Src, f.Dst}], rejected[ends{f.Dst, f.Src}] = true, true
+				}
+			}
+		}
+		for e, rule := range want {
+			if !rejected[e] {
+				t.Errorf("set %d: no record of %v, dropped by %s", set, e, rule)
+			}
+		}
+		checked += len(want)
+	}
+	t.Logf("%d dropped connections: %v", checked, kinds)
+	if checked < 500 || len(kinds) < 3 {
+		t.Errorf("the test is too weak: %d dropped connections, by %v", checked, kinds)
+	}
+}
+
+// TestSocketsCountWhereTrackingDoesNot: what passed is told of all the same.
+func TestSocketsCountWhereTrackingDoesNot(t *testing.T) {
+	t.Parallel()
+	u := newUsers(t)
+	d, r := start(t, u, Config{Meter: true})
+	d.untracked = true
+	m := &metered{lane: &lane{t: t, u: u, d: d, n: vpctest.NewNetwork(77)}, r: r}
+	m.apply()
+	user, served := m.connects(anyPort(officeAddr), 0, 1410)
+	for range 50 {
+		m.flows(user, served)
+	}
+	m.silent(anyPort(guestAddr), 0, 443)
+	m.take()
+	_ = errors.Join(user.Close(), served.Close()) // both ends of it are ours
+	await(t, "all records", func() bool {
+		m.take()
+		return m.count(func(f vpc.FlowCount) bool { return f.Rejected && f.Dst == m.n.At(0, 443) }).flows > 0
+	})
+	in := m.count(func(f vpc.FlowCount) bool { return f.Dst == m.n.At(0, 1410) && !f.Rejected })
+	out := m.count(func(f vpc.FlowCount) bool { return f.Src == m.n.At(0, 1410) && !f.Rejected })
+	for _, c := range []counts{in, out} {
+		if c.packets < 50 || c.packets > 200 || c.bytes < 50*5+52*c.packets || c.bytes > 50*5+60*c.packets {
+			t.Errorf("in %+v, out %+v", in, out)
+		}
+	}
+}
+
 // TestLostMessagesAreCounted by the numbers that the kernel gives packets.
 func TestLostMessagesAreCounted(t *testing.T) {
 	t.Parallel()
@@ -479,9 +581,9 @@ func TestParsePacket(t *testing.T) {
 		b    []byte
 		want packet
 	}{
-		"IPv4":          {ipv4, packet{src: netip.MustParseAddrPort("192.168.0.7:50000"), dst: netip.MustParseAddrPort("10.0.1.10:443"), protocol: vpc.TCP, flags: 2, bytes: 60}},
+		"IPv4":          {ipv4, packet{src: netip.MustParseAddrPort("192.168.0.7:50000"), dst: netip.MustParseAddrPort("10.0.1.10:443"), protocol: vpc.TCP, flags: 2, sequence: 1, bytes: 60}},
 		"cut short":     {ipv4[:24], packet{src: netip.MustParseAddrPort("192.168.0.7:50000"), dst: netip.MustParseAddrPort("10.0.1.10:443"), protocol: vpc.TCP, bytes: 60}},
-		"IPv6":          {ipv6, packet{src: netip.MustParseAddrPort("[2001:db8::1]:443"), dst: netip.MustParseAddrPort("[2001:db8::2]:50000"), protocol: vpc.TCP, flags: 0x12, bytes: 68}},
+		"IPv6":          {ipv6, packet{src: netip.MustParseAddrPort("[2001:db8::1]:443"), dst: netip.MustParseAddrPort("[2001:db8::2]:50000"), protocol: vpc.TCP, flags: 0x12, sequence: 1, bytes: 68}},
 		"IPv4 fragment": {fragment, packet{src: netip.MustParseAddrPort("192.168.0.7:0"), dst: netip.MustParseAddrPort("10.0.1.10:0"), protocol: vpc.TCP, bytes: 60}},
 	} {
 		got, ok := parsePacket(tt.b)

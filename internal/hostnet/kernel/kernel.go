@@ -81,7 +81,8 @@ type Driver struct {
 	swept    bool
 	plan     vpc.Plan
 	change   func(*vpc.Ruleset) // set by tests: rules that the compiler could have got wrong
-	unlogged bool               // set by tests: drops are not logged
+	// Set by tests: drops are not logged; connection tracking does not count.
+	unlogged, untracked bool
 
 	mu       sync.Mutex
 	networks map[vpc.VPCID]*network

@@ -12,6 +12,7 @@ type packet struct {
 	src, dst netip.AddrPort // ports are 0 where the protocol has none, and in fragments but the first
 	protocol vpc.Protocol
 	flags    byte   // of TCP
+	sequence uint32 // of TCP
 	bytes    uint64 // of the whole packet
 }
 
@@ -85,7 +86,7 @@ func (p *packet) transport(src, dst netip.Addr, b []byte, first bool) {
 	if p.protocol.HasPorts() && first && len(b) >= 4 {
 		from, to = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		if p.protocol == vpc.TCP && len(b) > flagsOffset {
-			p.flags = b[flagsOffset]
+			p.sequence, p.flags = binary.BigEndian.Uint32(b[4:]), b[flagsOffset]
 		}
 	}
 	p.src, p.dst = netip.AddrPortFrom(src, from), netip.AddrPortFrom(dst, to)
@@ -94,9 +95,9 @@ func (p *packet) transport(src, dst netip.Addr, b []byte, first bool) {
 // opens says whether the packet begins a TCP connection.
 func (p *packet) opens() bool { return p.protocol == vpc.TCP && p.flags&(flagSYN|flagACK) == flagSYN }
 
-// answers says whether the packet is the answer to one that opens.
+// answers says whether the packet is the answer to one that opens, be it a reset because nothing listens: that one has no sequence.
 func (p *packet) answers() bool {
-	return p.protocol == vpc.TCP && p.flags&(flagSYN|flagACK) == flagSYN|flagACK
+	return p.protocol == vpc.TCP && (p.flags&(flagSYN|flagACK) == flagSYN|flagACK || p.flags&(flagRST|flagACK) == flagRST|flagACK && p.sequence == 0)
 }
 
 // resetSize is the size of the reset that answers the packet.

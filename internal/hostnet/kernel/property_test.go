@@ -391,11 +391,18 @@ func try(ns netns.NsHandle, c chance, p vpc.Plan, n int, inVPC bool, patience ti
 
 // startProperty is a driver whose connections nobody wants.
 func startProperty(t testing.TB) (*users, *Driver) {
+	u, d, _ := startPropertyTold(t, Config{})
+	return u, d
+}
+
+// startPropertyTold is startProperty with what the driver tells of.
+func startPropertyTold(t testing.TB, cfg Config) (*users, *Driver, *refusals) {
 	u := newUsers(t)
 	at := u.attachment()
 	at.Networks[2] = netip.MustParsePrefix("fd01::/48")
 	at.Addresses = propertySources()
-	d, _ := start(t, u, Config{Attachments: []Attachment{at}, Limits: door.Limits{Waiting: 4096}, HealEvery: time.Hour})
+	cfg.Attachments, cfg.Limits, cfg.HealEvery = []Attachment{at}, door.Limits{Waiting: 4096}, time.Hour
+	d, r := start(t, u, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() {
@@ -414,7 +421,7 @@ func startProperty(t testing.TB) (*users, *Driver) {
 		cancel()
 		work.Wait()
 	})
-	return u, d
+	return u, d, r
 }
 
 func (d *Driver) namespace(t testing.TB, id vpc.VPCID) netns.NsHandle {
