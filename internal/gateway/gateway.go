@@ -222,20 +222,26 @@ func setHeaders(h http.Header, r *http.Request, hosts []string) {
 	if r.TLS != nil {
 		ws = "wss"
 	}
-	others := ""
+	allowed := " " + ws + "://" + host + ":*"
+	if isLiteral6(host) { // a policy cannot name such a host (Chromium drops "wss://[fd00::1]:*"), only all that speak the scheme
+		allowed = " " + ws + ":"
+	}
 	for _, o := range hosts {
-		if o != host {
-			others += " " + ws + "://" + o + ":*"
+		if o != host && !isLiteral6(o) {
+			allowed += " " + ws + "://" + o + ":*"
 		}
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "+
 		"img-src 'self' data:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "+
-		"connect-src 'self' "+ws+"://"+host+":*"+others)
+		"connect-src 'self'"+allowed)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
+
+// isLiteral6 says whether a host of a URL is an IPv6 address.
+func isLiteral6(host string) bool { return strings.HasPrefix(host, "[") }
 
 // hostOf returns the host of a Host header without its port; what is not a plausible host becomes "invalid".
 func hostOf(hostport string) string {

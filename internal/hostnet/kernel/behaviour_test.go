@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -394,6 +395,17 @@ func TestHealsWhatOthersTookAway(t *testing.T) {
 		{"route deleted", "links=true", func(_ *testing.T, l *lane) error {
 			return l.d.networks[l.n.VPC.ID].route.RouteDel(&netlink.Route{Dst: prefixOf(netip.MustParsePrefix("192.168.0.0/16"))})
 		}},
+		{"IPv6 address deleted", "addresses=true", func(_ *testing.T, l *lane) error {
+			h := l.d.networks[l.n.VPC.ID].route
+			at, err := h.LinkByName(bridgeName(l.n.Subnets[0].ID))
+			if err != nil {
+				return err
+			}
+			return h.AddrDel(at, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(l.n.Interfaces[0].Addr6, 128))})
+		}},
+		{"IPv6 route deleted", "links=true", func(_ *testing.T, l *lane) error {
+			return l.d.networks[l.n.VPC.ID].route.RouteDel(&netlink.Route{Dst: prefixOf(netip.MustParsePrefix("fd01::/64"))})
+		}},
 		{"bridge deleted", "addresses=true", func(_ *testing.T, l *lane) error {
 			h := l.d.networks[l.n.VPC.ID].route
 			at, err := h.LinkByName(bridgeName(l.n.Subnets[0].ID))
@@ -406,7 +418,9 @@ func TestHealsWhatOthersTookAway(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var log logs
 			l := newLane(t, Config{HealEvery: 20 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			l.dual()
 			user, served := l.connects(anyPort(officeAddr), 0, 443)
+			user6, served6 := l.connects6(443)
 			l.d.applying.Lock()
 			before := l.d.Healed()
 			err := tt.wreck(t, l)
@@ -417,7 +431,9 @@ func TestHealsWhatOthersTookAway(t *testing.T) {
 			await(t, "healing", func() bool { return l.d.Healed() > before })
 			await(t, "message", func() bool { return log.has(tt.log) })
 			l.flows(user, served)
+			l.flows(user6, served6)
 			l.connects(anyPort(officeAddr), 0, 443)
+			l.connects6(443)
 			l.silent(anyPort(guestAddr), 0, 443)
 			l.d.applying.Lock()
 			healed := l.d.Healed()
@@ -428,6 +444,168 @@ func TestHealsWhatOthersTookAway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dual gives the first interface an IPv6 address that the office may reach.
+func (l *lane) dual() {
+	l.t.Helper()
+	six := vpctest.NewNetwork6(77)
+	l.n.VPC.IPv6, l.n.Subnets[0].IPv6, l.n.Interfaces[0].Addr6 = six.VPC.IPv6, six.Subnets[0].IPv6, six.Interfaces[0].Addr6
+	for _, r := range six.Group.Rules {
+		r.ID += "-six"
+		l.n.Group.Rules = append(l.n.Group.Rules, r)
+	}
+	for _, e := range six.ACL.Entries {
+		e.Number++
+		l.n.ACL.Entries = append(l.n.ACL.Entries, e)
+	}
+	l.apply()
+}
+
+// connects6 wants a connection of the office to the first interface's IPv6 address.
+func (l *lane) connects6(port uint16) (user net.Conn, served *vpc.Conn) {
+	l.t.Helper()
+	user, err := l.u.dial(l.t.Context(), l.d, anyPort(officeAddr6), l.n.VPC.ID, netip.AddrPortFrom(l.n.Interfaces[0].Addr6, port), patience)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = user.Close() })
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	if served, err = l.d.Accept(ctx); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = served.Close() })
+	return user, served
+}
+
+// TestAnAddressOfTwoGoes: what is connected to the address that stays, stays; what goes is reset and silent.
+func TestAnAddressOfTwoGoes(t *testing.T) {
+	t.Parallel()
+	l := newLane(t, Config{})
+	stays, served := l.connects(anyPort(officeAddr), 0, 443)
+	l.dual()
+	l.flows(stays, served)
+	goes, goesServed := l.connects6(1400)
+	if goesServed.Local.Addr() != l.n.Interfaces[0].Addr6 || goesServed.Source.Addr() != officeAddr6 || goesServed.Interface != l.n.Interfaces[0].ID {
+		t.Errorf("IPv6 connection from %s to %s at %s", goesServed.Source, goesServed.Local, goesServed.Interface)
+	}
+	if err := l.d.Check(t.Context(), l.n.Interfaces[0].ID); err != nil {
+		t.Error(err)
+	}
+	gone := l.n.Interfaces[0].Addr6
+	l.n.Interfaces[0].Addr6 = netip.Addr{}
+	l.apply()
+	_ = goes.SetReadDeadline(time.Now().Add(patience)) // the read says it
+	if _, err := goes.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection to the address that went: %v", err)
+	}
+	if c, err := l.u.dial(t.Context(), l.d, anyPort(officeAddr6), l.n.VPC.ID, netip.AddrPortFrom(gone, 443), silence); err == nil {
+		_ = c.Close() // that it came about is the failure
+		t.Error("the address that went answers")
+	} else if e, ok := errors.AsType[net.Error](err); !ok || !e.Timeout() {
+		t.Errorf("the address that went: %v, want silence", err)
+	}
+	l.flows(stays, served)
+	l.connects(anyPort(officeAddr), 0, 443)
+	// The block goes as well: its route with it.
+	l.n.VPC.IPv6, l.n.Subnets[0].IPv6 = nil, netip.Prefix{}
+	l.apply()
+	l.flows(stays, served)
+	l.u.do(t, func(h *netlink.Handle) error {
+		routes, err := h.RouteList(nil, netlink.FAMILY_V6)
+		for _, r := range routes {
+			if p, ok := prefixFrom(r.Dst); ok && p.Contains(gone) {
+				t.Errorf("the route %s is left", p)
+			}
+		}
+		return err
+	})
+}
+
+// TestTooBigReachesTCP: a router on the way, whose address no rule knows, says that a packet of a connection was too big; what is
+// not about a connection is not let in.
+func TestTooBigReachesTCP(t *testing.T) {
+	t.Parallel()
+	l := newLane(t, Config{})
+	l.dual()
+	_, served := l.connects6(443)
+	tcp, ok := served.TCP()
+	if !ok {
+		t.Fatal("not TCP")
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	option := func(f func(fd int) error) {
+		t.Helper()
+		var err error
+		if cerr := raw.Control(func(fd uintptr) { err = f(int(fd)) }); err != nil || cerr != nil {
+			t.Fatal(err, cerr)
+		}
+	}
+	var seq, mtu int
+	option(func(fd int) error { // the number of the next byte, from a connection that is under repair for a moment
+		err := errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, 2))
+		seq, _ = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+		return errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, -1)) // and no window probe
+	})
+	pathMTU := func() int {
+		option(func(fd int) (err error) {
+			mtu, err = unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU)
+			return err
+		})
+		return mtu
+	}
+	if got := pathMTU(); got != 1500 {
+		t.Fatalf("path MTU is %d before", got)
+	}
+	router := netip.MustParseAddr("2001:db8::1")
+	l.u.do(t, func(h *netlink.Handle) error {
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return h.AddrAdd(lo, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(router, 128)), Flags: unix.IFA_F_NODAD})
+	})
+	send := func(from, to netip.AddrPort) { // of a packet from one to the other
+		t.Helper()
+		inner := make([]byte, 60)
+		inner[0], inner[6], inner[7] = 0x60, unix.IPPROTO_TCP, 64
+		binary.BigEndian.PutUint16(inner[4:], 20)
+		copy(inner[8:], from.Addr().AsSlice())
+		copy(inner[24:], to.Addr().AsSlice())
+		binary.BigEndian.PutUint16(inner[40:], from.Port())
+		binary.BigEndian.PutUint16(inner[42:], to.Port())
+		binary.BigEndian.PutUint32(inner[44:], uint32(seq)) //nolint:gosec // a sequence number is 32 bits
+		inner[52] = 5 << 4
+		message := append([]byte{2, 0, 0, 0, 0, 0, 0x05, 0x14}, inner...) // packet too big: 1,300 bytes
+		if err := inside(l.u.ns, func() error {
+			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return errors.Join(unix.Bind(fd, sockaddr(netip.AddrPortFrom(router, 0))), unix.Sendto(fd, message, 0, sockaddr(netip.AddrPortFrom(from.Addr(), 0))))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := l.d.Counters(l.n.VPC.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(served.Local, netip.AddrPortFrom(officeAddr6, served.Source.Port()+1)) // there is no such connection
+	await(t, "the drop of what is about nothing", func() bool {
+		now, err := l.d.Counters(l.n.VPC.ID)
+		return err == nil && now["input::"]+now["security-group:"+string(l.n.Group.ID)+":"] > before["input::"]+before["security-group:"+string(l.n.Group.ID)+":"]
+	})
+	if got := pathMTU(); got != 1500 {
+		t.Errorf("path MTU is %d after a message about another connection", got)
+	}
+	send(served.Local, served.Source)
+	await(t, "the smaller path MTU", func() bool { return pathMTU() == 1300 })
 }
 
 func TestFlushedTableAdmitsNobody(t *testing.T) {

@@ -656,8 +656,9 @@ func TestNamedRuleIsTheOneThatCounted(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	handshakes := uint64(0)
+	families := map[vpc.AddressFamily]int{}
 	enough := func() bool {
-		return denials[string(vpc.HopNetworkACLIn)] > 0 && denials[string(vpc.HopNetworkACLOut)] > 0 && denials[string(vpc.HopSecurityGroup)] > 0 && denials[string(vpc.HopReturnRoute)] > 0
+		return families[vpc.FamilyIPv4] >= 30 && families[vpc.FamilyIPv6] >= 30 && denials[string(vpc.HopNetworkACLIn)] > 0 && denials[string(vpc.HopNetworkACLOut)] > 0 && denials[string(vpc.HopSecurityGroup)] > 0 && denials[string(vpc.HopReturnRoute)] > 0
 	}
 	for set := 0; set < 12 || set < 60 && !enough(); set++ {
 		c := chance{rand.New(rand.NewPCG(seed, uint64(set)))}
@@ -719,6 +720,7 @@ func TestNamedRuleIsTheOneThatCounted(t *testing.T) {
 			}
 			if b := a.want.Blocked(); b != nil && b.Kind != vpc.HopListener {
 				denials[string(b.Kind)]++
+				families[vpc.FamilyOf(flow.Dst.Addr())]++
 				for name, n := range after { // nothing else of its kind denied
 					if n > before[name] && strings.HasPrefix(name, string(b.Kind)) && name != b.Identity() && !passed(a.want, name) && !egress[name] {
 						t.Errorf("flow %+v: %s counted too, Explain names %s", flow, name, b.Identity())
@@ -727,7 +729,7 @@ func TestNamedRuleIsTheOneThatCounted(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("denials counted where Explain says: %v", denials)
+	t.Logf("denials counted where Explain says: %v, %v", denials, families)
 	if !enough() {
 		t.Error("some kind of rule denied no flow")
 	}
