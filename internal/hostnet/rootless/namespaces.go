@@ -57,6 +57,15 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 
 	first := 3 + len(cmd.ExtraFiles)
 	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs, theirLife)
+	plain, err := withoutCapabilities(cmd.Path)
+	if err != nil {
+		return err
+	}
+	if plain != nil {
+		defer plain.Close()
+		cmd.Path = fmt.Sprintf("/proc/self/fd/%d", first+2)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, plain)
+	}
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
@@ -86,6 +95,41 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 	_ = link.Close()
 	<-served
 	return err
+}
+
+// withoutCapabilities is a copy in memory of a program whose file gives capabilities (setcap, for port 443); nil when it gives none. Such
+// a file takes from whoever executes it the capabilities that it does not give.
+func withoutCapabilities(program string) (*os.File, error) {
+	if n, err := unix.Getxattr(program, "security.capability", nil); err != nil || n == 0 {
+		return nil, nil //nolint:nilerr,nilnil // files without the attribute, and file systems without attributes, give nothing
+	}
+	// Who executed it may not be looked at by others, and the kernel counts the child's maps of users as such a look.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("prepare for namespaces: %w", err)
+	}
+	src, err := os.Open(program)
+	if err != nil {
+		return nil, fmt.Errorf("copy the program: %w", err)
+	}
+	defer src.Close()
+	fd, err := unix.MemfdCreate("penstock", unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // kernels before 6.3 know no MFD_EXEC, and need none
+		fd, err = unix.MemfdCreate("penstock", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the program: %w", err)
+	}
+	written := os.NewFile(uintptr(fd), "penstock")
+	defer written.Close()
+	if _, err := written.ReadFrom(src); err != nil {
+		return nil, fmt.Errorf("copy the program: %w", err)
+	}
+	// A file that is open for writing cannot be executed.
+	copied, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, fmt.Errorf("copy the program: %w", err)
+	}
+	return copied, nil
 }
 
 // namespaces is how the process inside is made: for root with all users that root has, otherwise with the caller alone.
@@ -180,6 +224,10 @@ func Inside() (*Host, error) {
 	// Nothing that is started here may keep them open.
 	syscall.CloseOnExec(first)
 	syscall.CloseOnExec(first + 1)
+	if own, err := os.Readlink("/proc/self/exe"); err == nil && strings.HasPrefix(own, "/memfd:") {
+		_ = syscall.Close(first + 2)                                // the copy that Run executed
+		_ = os.WriteFile("/proc/self/comm", []byte("penstock"), 0) // it would be listed by the number of that
+	}
 	f := os.NewFile(uintptr(first), "link")
 	conn, err := net.FileConn(f)
 	_ = f.Close() // conn has its own

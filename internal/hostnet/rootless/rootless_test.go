@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -166,6 +167,30 @@ func TestAsRoot(t *testing.T) {
 	cmd := self(t, "outside", "-test.run=^TestInside(Conformance|Users)$", "-test.v", "-test.timeout=3m")
 	cmd.SysProcAttr = nil
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestInsideConformance") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestWithFileCapabilities: the program may have been allowed port 443 by setcap.
+func TestWithFileCapabilities(t *testing.T) {
+	if host != nil {
+		return
+	}
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give a file capabilities")
+	}
+	mayEnter(t)
+	cmd := self(t, "outside", "-test.run=^TestInside(Available|Users)$", "-test.v")
+	// struct vfs_cap_data: u32 version 2 and the effective bit, u32 permitted, u32 inheritable, and both again for capabilities from 32 on
+	value := binary.LittleEndian.AppendUint32(nil, 0x02000001)
+	for _, set := range []uint32{1 << unix.CAP_NET_BIND_SERVICE, 0, 0, 0} {
+		value = binary.LittleEndian.AppendUint32(value, set)
+	}
+	if err := unix.Setxattr(cmd.Path, "security.capability", value, 0); err != nil {
+		t.Skipf("this file system keeps no capabilities: %v", err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Count(string(out), "--- PASS: TestInside") != 2 {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
