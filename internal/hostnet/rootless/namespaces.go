@@ -225,7 +225,7 @@ func Inside() (*Host, error) {
 	syscall.CloseOnExec(first)
 	syscall.CloseOnExec(first + 1)
 	if own, err := os.Readlink("/proc/self/exe"); err == nil && strings.HasPrefix(own, "/memfd:") {
-		_ = syscall.Close(first + 2)                                // the copy that Run executed
+		_ = syscall.Close(first + 2)                               // the copy that Run executed
 		_ = os.WriteFile("/proc/self/comm", []byte("penstock"), 0) // it would be listed by the number of that
 	}
 	f := os.NewFile(uintptr(first), "link")
