@@ -39,6 +39,8 @@ type Attachment struct {
 	// Addresses are put on the users' end of the links; the first of each family is the source of what goes to the VPCs. Empty
 	// where the users' addresses are there already.
 	Addresses []netip.Addr
+	// LAN is set when the users are on a real network; nil: they are joined by a pair of links.
+	LAN *LAN
 }
 
 // Config is what New needs. Zero values are usable but for DataDir.
@@ -145,6 +147,9 @@ func New(cfg Config) (*Driver, error) {
 				return nil, fmt.Errorf("kernel network driver: address %s is in no network of its attachment", addr)
 			}
 		}
+	}
+	if err := checkAttachments(cfg.Attachments); err != nil {
+		return nil, fmt.Errorf("kernel network driver: attachment %w", err)
 	}
 	cfg.Names = cmp.Or(cfg.Names, namedNamespaces)
 	if cfg.HealEvery <= 0 {
@@ -368,7 +373,11 @@ func (d *Driver) network(id vpc.VPCID) (*network, error) {
 func (d *Driver) settleLinks(n *network) (changed bool, attached error) {
 	changed, attached = n.ensureLoopback()
 	for i := range d.cfg.Attachments {
-		done, err := d.attach(n, i)
+		join := d.attach
+		if d.cfg.Attachments[i].LAN != nil {
+			join = d.attachLAN
+		}
+		done, err := join(n, i)
 		if err != nil {
 			attached = errors.Join(attached, fmt.Errorf("attach %s to the networks of its users: %w", n.id, err))
 		}
