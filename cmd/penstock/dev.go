@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"penstock.dev/penstock/internal/hostnet/kernel"
 	"penstock.dev/penstock/internal/hostnet/rootless"
 	"penstock.dev/penstock/internal/nameserver"
 	"penstock.dev/penstock/internal/sqlite"
@@ -31,6 +32,7 @@ type devConfig struct {
 	tlsKey     string
 	tlsMin     tlsVersion
 	host       *rootless.Host // with rootless
+	attach     []kernel.Attachment
 	acme       acmeConfig
 	publicURL  string
 	dnsAddr    netip.AddrPort
@@ -57,6 +59,11 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	fs.StringVar(&c.publicAddr, "public-addr", "127.0.0.1:8080", "`address` of portal, console and internet streaming endpoint")
 	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
 	fs.StringVar(&c.net, "net", netLoopback, "network `driver`: loopback, kernel (real addresses and packet filters; needs root) or rootless (packet filters in namespaces of its own)")
+	fs.Func("attach", attachUsage, func(s string) error {
+		a, err := parseAttach(s)
+		c.attach = append(c.attach, a)
+		return err
+	})
 	fs.StringVar(&c.tls, "tls", tlsAuto, "`when` to serve TLS: auto (away from loopback) or on (everywhere)")
 	fs.StringVar(&c.tlsCert, "tls-cert", "", "`file` with a certificate chain of your own in PEM, read again when it changes; turns TLS on")
 	fs.StringVar(&c.tlsKey, "tls-key", "", "`file` with the key of --tls-cert in PEM")
@@ -84,6 +91,9 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	case netLoopback, netKernel, netRootless:
 	default:
 		return c, fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
+	}
+	if len(c.attach) > 0 && c.net != netKernel {
+		return c, errors.New("--attach goes with --net kernel")
 	}
 	if c.tls != tlsAuto && c.tls != tlsOn {
 		return c, fmt.Errorf("--tls %q is not auto or on", c.tls)

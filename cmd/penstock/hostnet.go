@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 
 	"penstock.dev/penstock/internal/hostnet/kernel"
 	"penstock.dev/penstock/internal/hostnet/loopback"
@@ -37,13 +38,33 @@ func (r *region) openNetwork() (hostNetwork, error) {
 	if err := kernel.Available(); err != nil {
 		return nil, err
 	}
-	users, err := kernel.HostAttachment(c.dataDir)
+	attachments, err := r.attachments()
 	if err != nil {
 		return nil, err
 	}
-	// A browser on this machine reaches the portal from a loopback address and endpoints from one of these.
-	r.hostSources = users.Addresses
-	return kernel.New(kernel.Config{DataDir: c.dataDir, Attachments: []kernel.Attachment{users}, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
+	return kernel.New(kernel.Config{DataDir: c.dataDir, Attachments: attachments, Meter: c.flowLogs.on, Refused: r.refused, Log: r.log})
+}
+
+// attachments are where users are. A browser on this machine reaches the portal from a loopback address, and endpoints from one of the
+// addresses of the machine's own attachments.
+func (r *region) attachments() ([]kernel.Attachment, error) {
+	all := slices.Clone(r.config.attach)
+	if len(all) == 0 {
+		all = append(all, kernel.Attachment{})
+	}
+	for i := range all {
+		if all[i].Namespace != "" || all[i].LAN != nil {
+			continue
+		}
+		if len(all[i].Networks) == 0 {
+			var err error
+			if all[i], err = kernel.HostAttachment(r.config.dataDir); err != nil {
+				return nil, err
+			}
+		}
+		r.hostSources = append(r.hostSources, all[i].Addresses...)
+	}
+	return all, nil
 }
 
 // userSource is the address by which a visitor of the public plane would reach an address of an endpoint (zero: any).

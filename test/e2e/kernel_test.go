@@ -3,11 +3,13 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/coder/websocket"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 
 	"penstock.dev/penstock/internal/hostnet/kernel"
 	"penstock.dev/penstock/internal/wire/flowlog"
@@ -152,6 +155,51 @@ func kernelNetwork(t *testing.T) {
 	if err != nil || len(routes) != 0 {
 		t.Errorf("after SIGTERM: routes %v, %v", routes, err)
 	}
+	attachedNetwork(t)
+}
+
+// attachedNetwork: users in another namespace, named on the command line, with a network that the demo's group admits.
+func attachedNetwork(t *testing.T) {
+	name := fmt.Sprintf("penstock-e2e-%d-%d", os.Getpid(), time.Now().UnixNano())
+	for _, args := range [][]string{{"netns", "add", name}, {"-n", name, "link", "set", "lo", "up"}} {
+		if out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	s := start(t, t.TempDir(), "--net", "kernel", "--attach", "netns="+name+",networks=10.99.0.0/16,addresses=10.99.0.7")
+	if len(s.info.UserNetworks) != 1 || s.info.UserNetworks[0].CIDR != "10.99.0.0/16" {
+		t.Errorf("networks of users: %+v", s.info.UserNetworks)
+	}
+	ns, err := netns.GetFromName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	at := net.JoinHostPort(s.info.EndpointAddresses[0].Dial, "443")
+	said := make(chan string, 1)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with the goroutine
+		if err := netns.Set(ns); err != nil {
+			said <- err.Error()
+			return
+		}
+		b, err := talkTrusting(t, s.roots(), "10.99.0.7", at)
+		said <- fmt.Sprint(b, err)
+	}()
+	if b := <-said; !strings.HasPrefix(b, "HTTP/1.1 ") {
+		t.Errorf("from the namespace to %s: %s", at, b)
+	}
+	d := net.Dialer{Timeout: time.Second}
+	if c, err := d.DialContext(t.Context(), "tcp", at); err == nil {
+		_ = c.Close() // that it came about is the failure
+		t.Error("the machine itself, which was not attached, reached the endpoint")
+	}
+	s.stop()
 }
 
 // admitOffice gives the demo's group its rule for the office and port 443, or takes it. The SDK is quicker than the AWS CLI: meanwhile a

@@ -95,6 +95,8 @@ func (a Attachment) checkLAN() error {
 		return slices.ContainsFunc(a.Networks, func(p netip.Prefix) bool { return p.Contains(x) })
 	}
 	switch {
+	case slices.ContainsFunc(a.Networks, func(p netip.Prefix) bool { return !p.Addr().Is4() }):
+		return errors.New("networks: users of macvlan attachments have IPv4")
 	case a.LAN.Parent == "" || len(a.LAN.Parent) > 15 || strings.ContainsAny(a.LAN.Parent, "/ "):
 		return fmt.Errorf("macvlan: %q is no name of an interface", a.LAN.Parent)
 	case len(a.Addresses) > 0:
@@ -124,14 +126,12 @@ func lanMAC(owner string, id vpc.VPCID, attachment int) net.HardwareAddr {
 // attachLAN gives a VPC its interface on a real network.
 func (d *Driver) attachLAN(n *network, i int) (changed bool, err error) {
 	a := d.cfg.Attachments[i]
-	for _, p := range a.Networks {
-		if p.Overlaps(n.cidr) {
-			return false, fmt.Errorf("%s overlaps %s, a network of users at %s: %w", n.cidr, p, a, ErrOverlap)
-		}
+	if b, p, ok := overlapping(n.blocks, a.Networks); ok {
+		return false, fmt.Errorf("%s overlaps %s, a network of users at %s: %w", b, p, a, ErrOverlap)
 	}
 	for id, other := range d.networks {
-		if other != n && id < n.id && other.cidr.Overlaps(n.cidr) {
-			return false, fmt.Errorf("%s overlaps %s, the block of %s: a real network knows one of them: %w", n.cidr, other.cidr, id, ErrOverlap)
+		if b, p, ok := overlapping(n.blocks, other.blocks); ok && id < n.id {
+			return false, fmt.Errorf("%s overlaps %s, a block of %s: a real network knows one of them: %w", b, p, id, ErrOverlap)
 		}
 	}
 	h, ns, err := openSpace(a.Namespace)
@@ -169,11 +169,11 @@ func (d *Driver) attachLAN(n *network, i int) (changed bool, err error) {
 			return false, fmt.Errorf("start the interface on %s: %w", a.LAN.Parent, err)
 		}
 	}
-	hop := n.nextHop(a.LAN)
+	hops := n.nextHops(a.LAN)
 	if changed {
 		// Ask for neighbours in the name of the next hop; otherwise in that of the endpoint, which is the packet's source.
 		announce := "0"
-		if len(hop) > 0 {
+		if len(hops) > 0 {
 			announce = "2"
 		}
 		path := "/proc/sys/net/ipv4/conf/" + insideName(i) + "/arp_announce"
@@ -181,7 +181,7 @@ func (d *Driver) attachLAN(n *network, i int) (changed bool, err error) {
 			return false, fmt.Errorf("set %s: %w", path, err)
 		}
 	}
-	done, err := n.ensureAddrs(l, hop, true)
+	done, err := n.ensureAddrs(l, hops, true)
 	if err != nil {
 		return false, fmt.Errorf("interface on %s: %w", a.LAN.Parent, err)
 	}
@@ -196,14 +196,25 @@ func (d *Driver) attachLAN(n *network, i int) (changed bool, err error) {
 	return changed, nil
 }
 
-// nextHop is the address of the VPC on the network; none: it answers for its endpoints' addresses.
-func (n *network) nextHop(lan *LAN) []netip.Addr {
-	for _, h := range lan.NextHops {
-		if h.VPC == n.cidr {
-			return []netip.Addr{h.Addr}
+func overlapping(some, others []netip.Prefix) (one, other netip.Prefix, is bool) {
+	for _, one := range some {
+		for _, other := range others {
+			if one.Overlaps(other) {
+				return one, other, true
+			}
 		}
 	}
-	return nil
+	return netip.Prefix{}, netip.Prefix{}, false
+}
+
+// nextHops are the VPC's addresses on the network; none: it answers for its endpoints' addresses.
+func (n *network) nextHops(lan *LAN) (out []netip.Addr) {
+	for _, h := range lan.NextHops {
+		if slices.Contains(n.blocks, h.VPC) {
+			out = append(out, h.Addr)
+		}
+	}
+	return out
 }
 
 // ensureLANRoute routes a network of users: directly where they, or their router, are; otherwise by the router.

@@ -101,7 +101,7 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 // a file takes from whoever executes it the capabilities that it does not give.
 func withoutCapabilities(program string) (*os.File, error) {
 	if n, err := unix.Getxattr(program, "security.capability", nil); err != nil || n == 0 {
-		return nil, nil //nolint:nilerr,nilnil // files without the attribute, and file systems without attributes, give nothing
+		return nil, nil //nolint:nilnil // files without the attribute, and file systems without attributes, give nothing
 	}
 	// Who executed it may not be looked at by others, and the kernel counts the child's maps of users as such a look.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
