@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -42,6 +43,9 @@ type Attachment struct {
 	// LAN is set when the users are on a real network; nil: they are joined by a pair of links.
 	LAN *LAN
 }
+
+// maxAttachments is as many as a digit of their links' names tells apart.
+const maxAttachments = 16
 
 // Config is what New needs. Zero values are usable but for DataDir.
 type Config struct {
@@ -102,7 +106,8 @@ type network struct {
 	compiled   *vpc.Snapshot // to rules
 	rules      vpc.Ruleset
 	generation uint32 // of the packet filter when rules were put in force; 0: they are not
-	settled    bool   // everything was there once: what is missing now was taken away
+	onLAN      [maxAttachments]bool
+	settled    bool // everything was there once: what is missing now was taken away
 	bridges    map[vpc.SubnetID][]netip.Addr
 	listeners  map[uint16]net.Listener
 	interfaces map[netip.Addr]*iface
@@ -130,8 +135,8 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel network driver: %w", err)
 	}
-	if len(cfg.Attachments) > 16 {
-		return nil, errors.New("kernel network driver: more than 16 attachments")
+	if len(cfg.Attachments) > maxAttachments {
+		return nil, fmt.Errorf("kernel network driver: more than %d attachments", maxAttachments)
 	}
 	for _, a := range cfg.Attachments {
 		if len(a.Networks) == 0 {
@@ -268,8 +273,8 @@ func (d *Driver) settle() error {
 			errs = append(errs, d.closeNetwork(n))
 		}
 	}
-	for id, interfaces := range wanted {
-		errs = append(errs, d.settleNetwork(id, interfaces))
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		errs = append(errs, d.settleNetwork(id, wanted[id]))
 	}
 	return errors.Join(errs...)
 }
@@ -541,7 +546,7 @@ func (d *Driver) sweep() error {
 	names, err := leftNamespaces(d.cfg.Names, d.owner)
 	errs = append(errs, err)
 	for _, name := range names {
-		errs = append(errs, removeName(name))
+		errs = append(errs, leaveLANsOf(name), removeName(name))
 		removed++
 	}
 	if removed > 0 {
@@ -569,6 +574,7 @@ func (d *Driver) closeNetwork(n *network) error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, leaveLANs(n.route))
 	n.route.Close()
 	n.watch.close()
 	return errors.Join(append(errs, removeName(n.name), n.ns.Close())...)

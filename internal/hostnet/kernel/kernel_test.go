@@ -27,6 +27,9 @@ import (
 
 // TestMain looks for goroutines and namespaces that outlived their tests.
 func TestMain(m *testing.M) {
+	if ran, code := work(); ran {
+		os.Exit(code)
+	}
 	before := runtime.NumGoroutine()
 	code := m.Run()
 	for end := time.Now().Add(10 * time.Second); code == 0 && runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {

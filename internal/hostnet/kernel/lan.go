@@ -130,7 +130,7 @@ func (d *Driver) attachLAN(n *network, i int) (changed bool, err error) {
 		return false, fmt.Errorf("%s overlaps %s, a network of users at %s: %w", b, p, a, ErrOverlap)
 	}
 	for id, other := range d.networks {
-		if b, p, ok := overlapping(n.blocks, other.blocks); ok && id < n.id {
+		if b, p, ok := overlapping(n.blocks, other.blocks); ok && other != n && other.onLAN[i] && !n.onLAN[i] {
 			return false, fmt.Errorf("%s overlaps %s, a block of %s: a real network knows one of them: %w", b, p, id, ErrOverlap)
 		}
 	}
@@ -193,7 +193,37 @@ func (d *Driver) attachLAN(n *network, i int) (changed bool, err error) {
 		}
 		changed = changed || done
 	}
+	n.onLAN[i] = true
 	return changed, nil
+}
+
+// leaveLANs removes the interfaces on real networks that a namespace has. The kernel does it by itself when the namespace ends, but not at
+// once, and until then the next interface with the same Ethernet address cannot start.
+func leaveLANs(h *netlink.Handle) error {
+	links, err := whole(h.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.Type() != "macvlan" {
+			continue
+		}
+		if err := h.LinkDel(l); err != nil && !gone(err) {
+			return fmt.Errorf("remove link %s: %w", l.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+// leaveLANsOf is leaveLANs in a namespace that an earlier run left.
+func leaveLANsOf(name string) error {
+	h, ns, err := openSpace(name)
+	if err != nil {
+		return nil //nolint:nilerr // a name that stands for nothing any more
+	}
+	defer ns.Close()
+	defer h.Close()
+	return leaveLANs(h)
 }
 
 func overlapping(some, others []netip.Prefix) (one, other netip.Prefix, is bool) {

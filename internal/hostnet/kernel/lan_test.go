@@ -14,7 +14,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"penstock.dev/penstock/internal/hostnet/door"
 	"penstock.dev/penstock/internal/vpc"
 	"penstock.dev/penstock/internal/vpc/vpctest"
 )
@@ -264,25 +263,21 @@ func TestRealNetworkAfterACrash(t *testing.T) {
 	s.route(s.device, "10.77.0.0/16", "eth0", "")
 	dir := t.TempDir()
 	cfg := Config{DataDir: dir, Attachments: []Attachment{s.attachment()}}
-	crashed, err := New(cfg)
-	s.must(err)
+	crashed, out := worker(t, "apply", cfg)
+	said(t, out, "applied")
+	_ = crashed.Process.Kill() // the wait says it
+	_ = crashed.Wait()
 	a := vpctest.NewNetwork(77)
-	s.must(crashed.Apply(t.Context(), vpctest.PlanOf(a)))
-	name := crashed.networks[a.VPC.ID].name
-	// As the kernel does when a process dies: its sockets and handles go, names stay.
-	crashed.door.Close(door.ByReset)
-	for _, l := range crashed.networks[a.VPC.ID].listeners {
-		_ = l.Close() // the process would have
+	name := namespaceName(owner(dir), a.VPC.ID)
+	if err := unix.Access(namePath(name), unix.F_OK); err != nil {
+		t.Fatalf("the crash left nothing: %v", err)
 	}
-	crashed.work.Wait()
-	crashed.networks[a.VPC.ID].route.Close()
-	_ = crashed.networks[a.VPC.ID].ns.Close()
 
 	d, _ := start(t, s.machine, cfg)
 	b := vpctest.NewNetwork(78)
 	s.route(s.device, "10.78.0.0/16", "eth0", "")
 	s.must(d.Apply(t.Context(), vpctest.PlanOf(b)))
-	if err := unix.Access(name, unix.F_OK); !errors.Is(err, syscall.ENOENT) {
+	if err := unix.Access(namePath(name), unix.F_OK); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("the namespace %s is still there: %v", name, err)
 	}
 	s.served(d, s.device, b.At(0, 443), officeAddr)
