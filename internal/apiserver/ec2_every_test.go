@@ -79,7 +79,7 @@ func newEC2World(t *testing.T) *ec2World {
 		"vpc": string(v.ID), "subnet": string(subnets[0].ID), "vpce": string(e.ID), "eni": string(e.Interfaces[0]), "sg": string(group.ID),
 		"sgr": string(group.Rules[0].ID), "acl": string(acls[0].ID), "aclassoc": string(acls[0].Associations[0].ID), "rtb": string(table.ID),
 		"rtbassoc": string(association), "pl": string(list.ID), "nip": string(path.ID), "nia": string(analysis.ID), "vgw": string(v.Gateway),
-		"dopt": v.DHCPOptions,
+		"dopt": v.DHCPOptions, "vpc-cidr-assoc": v.CIDRAssociation,
 	}
 	return w
 }
@@ -510,16 +510,23 @@ func TestEveryEC2Page(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	paged := 0
 	w.everyEC2Operation(t, func(t *testing.T, o *servedOperation) {
 		if _, has := o.in.FieldByName("NextToken"); !has {
 			return
+		}
+		size := "1"
+		if f, has := o.in.FieldByName("MaxResults"); has {
+			if least, bounded := requirement(f, "min"); bounded {
+				size = least
+			}
 		}
 		form := w.form(o)
 		whole := w.ask(t, form, root)
 		if whole.status != 200 {
 			t.Fatalf("got %d %s: %s", whole.status, whole.code, whole.message)
 		}
-		form.Set("MaxResults", "5")
+		form.Set("MaxResults", size)
 		pages, token := "", ""
 		for n := 0; ; n++ {
 			if n > 50 {
@@ -558,9 +565,71 @@ func TestEveryEC2Page(t *testing.T) {
 		if got, want := strings.Count(pages, "<item>"), strings.Count(whole.body, "<item>"); got != want {
 			t.Errorf("pages have %d items, all at once %d", got, want)
 		}
+		paged += strings.Count(pages, "<nextToken>")
 	})
+	if paged < 12 {
+		t.Errorf("only %d answers had a next page", paged)
+	}
 	form := url.Values{"Action": {"DescribeSubnets"}, "Version": {ec2api.Version}, "MaxResults": {"5"}, "SubnetId.1": {w.have["subnet"]}}
 	if got := w.ask(t, form, root); got.code != "InvalidParameterCombination" || !strings.Contains(got.message, "SubnetId") {
 		t.Errorf("IDs with MaxResults: got %d %s: %s", got.status, got.code, got.message)
+	}
+}
+
+// TestEveryEC2OperationTagsWhatItMakes: tags of TagSpecifications are on the one thing that was made.
+func TestEveryEC2OperationTagsWhatItMakes(t *testing.T) {
+	t.Parallel()
+	w := newEC2World(t)
+	made := maps.Clone(ec2Created)
+	made["AuthorizeSecurityGroupIngress"], made["AuthorizeSecurityGroupEgress"] = "security-group-rule", "security-group-rule"
+	tried := 0
+	w.everyEC2Operation(t, func(t *testing.T, o *servedOperation) {
+		if _, has := o.in.FieldByName("TagSpecifications"); !has {
+			return
+		}
+		tried++
+		kind := made[o.name]
+		if kind == "" {
+			t.Fatal("name the type of what it makes in ec2Created")
+		}
+		form := w.form(o)
+		if o.name == "CreateVpcEndpoint" {
+			form.Set("VpcEndpointType", "Interface")
+		}
+		form.Set("TagSpecification.1.ResourceType", kind)
+		form.Set("TagSpecification.1.Tag.1.Key", "made-by")
+		form.Set("TagSpecification.1.Tag.1.Value", o.name)
+		if got := w.ask(t, form, root); got.status != 200 {
+			t.Fatalf("got %d %s: %s", got.status, got.code, got.message)
+		}
+		tags := w.ask(t, url.Values{
+			"Action": {"DescribeTags"}, "Version": {ec2api.Version}, "Filter.1.Name": {"key"}, "Filter.1.Value.1": {"made-by"}, "Filter.2.Name": {"value"}, "Filter.2.Value.1": {o.name},
+		}, root)
+		if strings.Count(tags.body, "<item>") != 1 || !strings.Contains(tags.body, "<resourceType>"+kind+"</resourceType>") {
+			t.Errorf("tags: %s", tags.body)
+		}
+		twice := maps.Clone(form)
+		twice.Set("TagSpecification.1.Tag.2.Key", "made-by")
+		twice.Set("TagSpecification.1.Tag.2.Value", "again")
+		twice.Set("ClientToken", "another")
+		if _, has := o.in.FieldByName("ClientToken"); !has {
+			twice.Del("ClientToken")
+		}
+		if got := w.ask(t, twice, root); got.code != "InvalidParameterValue" || !strings.Contains(got.message, "made-by") {
+			t.Errorf("one key twice: got %d %s: %s", got.status, got.code, got.message)
+		}
+		for key, value := range map[string]string{"aws:x": "y", strings.Repeat("k", 128): "v", "k": strings.Repeat("v", 257)} {
+			wrong := maps.Clone(twice)
+			delete(wrong, "TagSpecification.1.Tag.2.Key")
+			delete(wrong, "TagSpecification.1.Tag.2.Value")
+			wrong.Set("TagSpecification.1.Tag.1.Key", key)
+			wrong.Set("TagSpecification.1.Tag.1.Value", value)
+			if got := w.ask(t, wrong, root); got.code != "InvalidParameterValue" {
+				t.Errorf("tag %.20s=%.20s: got %d %s: %s", key, value, got.status, got.code, got.message)
+			}
+		}
+	})
+	if tried < 10 {
+		t.Errorf("only %d operations were tried", tried)
 	}
 }
