@@ -34,6 +34,9 @@ test_packages="
 	nftables:/usr/sbin/nft
 	dnsmasq-base:/usr/sbin/dnsmasq
 	bind9-dnsutils:/usr/bin/dig
+	python3-aiosmtpd:/usr/lib/python3/dist-packages/aiosmtpd/__init__.py
+	python3-pysaml2:/usr/lib/python3/dist-packages/saml2/__init__.py
+	xmlsec1:/usr/bin/xmlsec1
 	openssl:/usr/bin/openssl
 	e2fsprogs:/sbin/mkfs.ext4
 	mount:/bin/mount

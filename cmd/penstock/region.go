@@ -159,7 +159,9 @@ func (r *region) build() (err error) {
 	if r.signIn, err = r.openSignIn(publicURL); err != nil {
 		return err
 	}
-	r.public = r.publicHandler()
+	if r.public, err = r.publicHandler(publicURL); err != nil {
+		return err
+	}
 	r.api, err = apiserver.New(apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network, Users: r.signIn,
 		Credentials: r.access, Access: r.access, PageKey: r.identity.Seed, Log: r.log.With("part", "api"),
@@ -169,18 +171,27 @@ func (r *region) build() (err error) {
 }
 
 // publicHandler is the public plane: portal, console and the internet streaming endpoint.
-func (r *region) publicHandler() http.Handler {
+func (r *region) publicHandler(publicURL string) (http.Handler, error) {
 	mux := http.NewServeMux()
 	internet := r.gateway.Internet()
 	mux.Handle("/stream/", internet)
 	mux.Handle("/v1/", internet)
 	mux.HandleFunc("GET /console/", consolePage)
 	mux.HandleFunc("GET /preflight", r.preflight)
-	mux.Handle("/", portal.New(portal.Options{
+	p := portal.New(portal.Options{
 		Control: r.control, SignIn: r.signIn, Pages: webui.Portal(), Port: r.publicPort(), Secure: r.config.secure(), Log: r.log.With("part", "portal"),
 		Audit: r.audit,
-	}))
-	return onlyHosts(mux, r.publicListener.Addr().String(), r.publicHost)
+	})
+	f, err := r.openFederation(p, publicURL)
+	if err != nil {
+		return nil, err
+	}
+	if f != nil {
+		p.Choices = func() any { return f.Choices() }
+		mux.Handle("/federation/", f)
+	}
+	mux.Handle("/", p)
+	return onlyHosts(mux, r.publicListener.Addr().String(), r.publicHost), nil
 }
 
 // run serves until ctx ends; instances and connections end with it.

@@ -25,6 +25,7 @@ import (
 type Options struct {
 	Control *control.Control
 	SignIn  *signin.Service
+	Choices func() any     // identity providers, each with name and url; nil: none
 	Pages   http.Handler   // the portal's page and assets
 	Port    uint16         // where it is served; part of the cookie's name, because cookies do not tell ports apart
 	Secure  bool           // served over TLS

@@ -67,6 +67,15 @@ func (p *Portal) token(r *http.Request) string {
 	return c.Value
 }
 
+// Keep has the browser keep a sign-in, Token is what it keeps and Client where it is: for sign-ins that begin elsewhere.
+func (p *Portal) Keep(w http.ResponseWriter, t signin.Token) { http.SetCookie(w, p.cookie(t)) }
+
+// Token is what the browser keeps of a sign-in; empty when there is none.
+func (p *Portal) Token(r *http.Request) string { return p.token(r) }
+
+// Client is where a request comes from.
+func (p *Portal) Client(r *http.Request) signin.Client { return client(r) }
+
 // notSignedIn answers what the visitor can do to sign in, and at which step an unfinished sign-in is.
 func (p *Portal) notSignedIn(w http.ResponseWriter, r *http.Request, si *signin.SignIn, reason string) {
 	has, err := p.SignIn.HasUsers(r.Context())
@@ -75,6 +84,9 @@ func (p *Portal) notSignedIn(w http.ResponseWriter, r *http.Request, si *signin.
 		return
 	}
 	signIn := map[string]any{"password": has, "step": "", "userId": ""}
+	if p.Choices != nil {
+		signIn["providers"] = p.Choices()
+	}
 	if si != nil {
 		signIn["step"], signIn["userId"] = si.Step, si.Visitor.UserID
 	}

@@ -258,7 +258,7 @@ function x11(session: SessionView): NodeJS.ProcessEnv {
   };
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once("error", reject);

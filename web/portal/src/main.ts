@@ -2,7 +2,7 @@ import { type Application, httpApi, type Me, PortalError, type Stack } from "./a
 import { button, element } from "./dom.ts";
 import { launch } from "./launch.ts";
 import { type Host, showAccount, showSignIn } from "./sign_in.ts";
-import { reasonText, texts, urlErrorText } from "./texts.ts";
+import { reasonText, signInErrorText, texts, urlErrorText } from "./texts.ts";
 
 const longMillis = 6000;
 const root = document.querySelector<HTMLElement>("#portal") as HTMLElement;
@@ -196,8 +196,17 @@ function showFailed(me: Me, stack: Stack, application: Application, cause: unkno
   );
 }
 
-/** The streaming URL was refused. Only the code is taken from the address: anybody can write one. */
+/** The streaming URL, or the answer of an identity provider, was refused. Only the code is taken from the address: anybody can write one. */
 function showUrlError(code: string): void {
+  const refused = signInErrorText(code);
+  if (refused !== undefined) {
+    const again = button(texts.signInAgain, "primary", () => {
+      history.replaceState(null, "", "/");
+      void load();
+    });
+    showMessage(undefined, texts.signInFailed, refused, code, [again]);
+    return;
+  }
   const { title, body } = urlErrorText(code);
   showMessage(undefined, title, body, /^[a-z-]{1,40}$/.test(code) ? code : "url-invalid", []);
 }

@@ -29,6 +29,7 @@ export const texts = {
   unavailable: "Nothing can be opened here at the moment.",
   signIn: "Sign in",
   signInAgain: "Sign in again",
+  signInFailed: "You could not be signed in",
   signedOutPool: "Your applications go on until their session ends.",
   userName: "E-mail address",
   password: "Password",
@@ -107,6 +108,38 @@ const urlErrors = new Map([
       body: "Its resolution or another parameter is out of range. Open the link as you got it, or ask for a new one.",
     },
   ],
+]);
+
+/** Why a sign-in at an identity provider was not accepted, by the code in the address; undefined: it is no such code. */
+export function signInErrorText(code: string): string | undefined {
+  return signInErrors.get(code);
+}
+
+const signInErrors = new Map([
+  [
+    "other-browser",
+    "It was begun in another browser, or it took too long. Sign in again in this one.",
+  ],
+  ["provider-away", "Your identity provider does not answer. Try again in a moment."],
+  ["provider-refused", "Your identity provider did not sign you in."],
+  ["wrong-issuer", "The answer came from another identity provider. Sign in again."],
+  [
+    "bad-assertion",
+    "Your identity provider's answer could not be accepted. Sign in again; if it happens again, tell your administrator.",
+  ],
+  [
+    "bad-token",
+    "Your identity provider's answer could not be accepted. Sign in again; if it happens again, tell your administrator.",
+  ],
+  [
+    "bad-user",
+    "Your identity provider does not say clearly enough who you are. Tell your administrator.",
+  ],
+  ["wrong-stack", "These applications are not assigned to you. Ask your administrator."],
+  ["replayed", "This sign-in was used before. Sign in again."],
+  ["not-signed-in", "The sign-in took too long. Sign in again."],
+  ["busy", "Many people are signing in at this moment. Try again."],
+  ["sign-in-failed", "Something went wrong on our side. Sign in again."],
 ]);
 
 /** What a code means, when the server gives no reason. */
