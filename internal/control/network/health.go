@@ -17,6 +17,7 @@ const (
 	healthEvery   = 5 * time.Second
 	checkOneLimit = 2 * time.Second // of one port of one interface
 	inARow        = 2
+	healthChecks  = 32 // at the same time: those of a lost zone do not delay the others much
 )
 
 // pulse is what is known about an interface between its checks.
@@ -153,11 +154,11 @@ func (r *reconciler) answers(ctx context.Context, id vpc.NetworkInterfaceID, p *
 		return nil
 	}
 	select {
-	case r.room <- struct{}{}:
+	case r.probing <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-r.room }()
+	defer func() { <-r.probing }()
 	total := 0
 	for _, x := range p.ports {
 		total += x.To - x.From + 1

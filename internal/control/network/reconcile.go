@@ -28,6 +28,7 @@ type reconciler struct {
 	checks sync.WaitGroup
 	nudged chan struct{} // holds one item when a check wants another pass that no change will bring
 
+	probing chan struct{} // holds one item for each check of health that runs
 	watched chan struct{} // holds one item when watch has to look again
 
 	mu       sync.Mutex
@@ -48,7 +49,7 @@ type attempt struct {
 func (s *Service) Run(ctx context.Context) error {
 	r := &reconciler{
 		Service: s, attempts: map[vpc.EndpointID]attempt{},
-		room: make(chan struct{}, checkers), nudged: make(chan struct{}, 1), watched: make(chan struct{}, 1),
+		room: make(chan struct{}, checkers), nudged: make(chan struct{}, 1), watched: make(chan struct{}, 1), probing: make(chan struct{}, healthChecks),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.checks.Wait()
