@@ -210,20 +210,8 @@ func (c *Client) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		wait := max(c.dueIn(time.Now()), time.Until(again))
 		if wait <= 0 {
-			err := c.renew(ctx)
-			if ctx.Err() != nil {
+			if wait = c.attempt(ctx, &pause); ctx.Err() != nil {
 				break
-			}
-			if err != nil {
-				pause = min(max(4*pause, retryFirst), retryMost)
-				wait = pause + rand.N(pause/4) //nolint:gosec // spreads retries
-				if asked, ok := rateLimit(err); ok && asked > wait {
-					wait = min(asked, 24*time.Hour)
-				}
-				c.o.Log.Error("certificate was not issued; what was there stays", "names", c.o.Names, "error", err, "retry", wait.Round(time.Second))
-			} else {
-				pause = 0
-				wait = max(c.dueIn(time.Now()), retryFirst) // also when the new one is due at once
 			}
 			again = time.Now().Add(wait).Round(0) // by the wall clock: machines sleep
 		}
@@ -235,6 +223,24 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// attempt renews once and returns how long to wait then; pause grows with failures.
+func (c *Client) attempt(ctx context.Context, pause *time.Duration) (wait time.Duration) {
+	err := c.renew(ctx)
+	if err == nil {
+		*pause = 0
+		return max(c.dueIn(time.Now()), retryFirst) // also when the new one is due at once
+	}
+	*pause = min(max(4**pause, retryFirst), retryMost)
+	wait = *pause + rand.N(*pause/4) //nolint:gosec // spreads retries
+	if asked, ok := rateLimit(err); ok && asked > wait {
+		wait = min(asked, 24*time.Hour)
+	}
+	if ctx.Err() == nil {
+		c.o.Log.Error("certificate was not issued; what was there stays", "names", c.o.Names, "error", err, "retry", wait.Round(time.Second))
+	}
+	return wait
 }
 
 func rateLimit(err error) (time.Duration, bool) {

@@ -173,12 +173,12 @@ func (c *Client) readCertificate() (*tls.Certificate, error) {
 	cert, err := parse(b)
 	if err != nil {
 		c.o.Log.Warn("certificate by ACME could not be read; another one is ordered", "file", c.path(certificateFile), "error", err)
-		return nil, nil //nolint:nilnil,nilerr // as above
+		return nil, nil //nolint:nilnil // as above
 	}
 	for _, n := range c.o.Names {
 		if cert.Leaf.VerifyHostname(n) != nil {
 			c.o.Log.Info("certificate by ACME is not for all names; another one is ordered", "name", n)
-			return nil, nil //nolint:nilnil // as above
+			return nil, nil //nolint:nilnil,nilerr // as above
 		}
 	}
 	return cert, nil
