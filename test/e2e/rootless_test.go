@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/compute/procfs"
+	"penstock.dev/penstock/internal/wire/flowlog"
 )
 
 // rootlessUser is an ordinary user that nobody else is.
@@ -35,8 +36,11 @@ func TestRootlessNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	who := &syscall.Credential{Uid: rootlessUser, Gid: rootlessUser}
+	if _, err := binary(); err != nil { // other tests use it too: it must not be built into the folder that goes
+		t.Fatal(err)
+	}
 	t.Setenv("TMPDIR", dir) // of the instances: a folder that goes with the test
-	s := launchAs(t, who, dir, "--net", "rootless")
+	s := launchAs(t, who, dir, "--net", "rootless", "--flow-log-interval", "500ms")
 	s.awaitReadyOrSkip()
 	s.rootlessContract()
 	for _, a := range s.info.EndpointAddresses {
@@ -48,6 +52,14 @@ func TestRootlessNetwork(t *testing.T) {
 			cutOff(t, "127.1.0.5", at)
 		}
 	}
+
+	// Flow logs have users' addresses as the rules have them, counted by the kernel.
+	until(t, "flow logs", func() bool {
+		all, at := s.flowLogs(), netip.MustParseAddr(s.info.EndpointAddresses[1].Private)
+		in, out := flowed(all, netip.MustParseAddr("192.168.3.9"), at, 1400, flowlog.Accept)
+		rejected, _ := flowed(all, netip.MustParseAddr("172.16.0.5"), at, 1499, flowlog.Reject)
+		return in && out && rejected
+	})
 
 	// A session streams; groups remember it, network ACLs do not.
 	l := s.visit(s.info.StreamingURL).mustLaunch("xterm")
