@@ -59,7 +59,6 @@ export async function network({ root, programs, binary, rounds, seconds }) {
   }
   const directory = mkdtempSync(join(tmpdir(), "penstock-bench-network-"));
   try {
-    const relays = await measureRelays({ directory, programs, rounds, seconds });
     console.log("endpoints and rules");
     const { stdout } = await run(
       join(programs, "endpoints"),
@@ -67,8 +66,14 @@ export async function network({ root, programs, binary, rounds, seconds }) {
       { timeout: 120_000, killSignal: "SIGTERM" },
     );
     console.log("kernel network and name server");
-    const kernel = await benchmark(root, "./internal/hostnet/kernel", "Connect|Throughput", rounds);
+    const kernel = await benchmark(
+      root,
+      "./internal/hostnet/kernel",
+      "^Benchmark(Connect|Throughput)$",
+      rounds,
+    );
     const names = await benchmark(root, "./internal/nameserver", "AnswersOverUDP", rounds);
+    const relays = await measureRelays({ directory, programs, rounds, seconds });
     return { rounds, relays, endpoints: JSON.parse(stdout), kernel, names };
   } finally {
     rmSync(directory, { recursive: true, force: true });

@@ -138,9 +138,7 @@ func BenchmarkThroughput(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			u := newUsers(b)
-			at := u.attachment()
-			at.Addresses = propertySources()
-			d, _ := start(b, u, Config{Attachments: []Attachment{at}, HealEvery: time.Hour})
+			d, _ := start(b, u, Config{HealEvery: time.Hour})
 			n := stuffed(max(rules, 0))
 			if rules < 0 {
 				d.change = func(r *vpc.Ruleset) { *r = vpc.Ruleset{VPC: r.VPC} }
@@ -148,7 +146,7 @@ func BenchmarkThroughput(b *testing.B) {
 			if err := d.Apply(b.Context(), vpctest.PlanOf(n)); err != nil {
 				b.Fatal(err)
 			}
-			from := netip.AddrPortFrom(propertySources()[0], 0)
+			from := netip.AddrPortFrom(officeAddr, 0)
 			c, err := u.dial(b.Context(), d, from, n.VPC.ID, netip.AddrPortFrom(n.Interfaces[0].Addr, 443), 5*time.Second)
 			if err != nil {
 				b.Fatal(err)
