@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -359,9 +360,35 @@ func closeFrame(code refusalCode, reason string) []byte {
 type relays struct {
 	running sync.WaitGroup
 
-	mu     sync.Mutex // guards the rest
-	closed bool
-	live   map[*relay]struct{}
+	mu      sync.Mutex // guards the rest
+	closed  bool
+	live    map[*relay]struct{}
+	settled int         // live ones when memory was last given back
+	settle  *time.Timer // until it is given back
+}
+
+// The arrival of a crowd leaves the heap at a multiple of what its connections need while they are quiet (handshakes, grown stacks),
+// and the collector keeps it so: nothing else allocates. It is collected once when so many have come, a quarter more than the last
+// time, and for a while no more do.
+const (
+	crowd       = 500
+	settleAfter = 2 * time.Second
+)
+
+func (s *relays) arrived() {
+	if n := len(s.live); n < crowd || n < s.settled+s.settled/4 {
+		return
+	}
+	if s.settle != nil {
+		s.settle.Reset(settleAfter)
+		return
+	}
+	s.settle = time.AfterFunc(settleAfter, func() {
+		s.mu.Lock()
+		s.settled = len(s.live)
+		s.mu.Unlock()
+		debug.FreeOSMemory()
+	})
 }
 
 // enter counts a relay in; false when no more are taken.
@@ -376,6 +403,7 @@ func (s *relays) enter(r *relay) bool {
 	}
 	s.live[r] = struct{}{}
 	s.running.Add(1)
+	s.arrived()
 	return true
 }
 
@@ -383,6 +411,7 @@ func (s *relays) exit(r *relay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, r)
+	s.settled = min(s.settled, len(s.live))
 	s.running.Done()
 }
 
@@ -400,6 +429,9 @@ func (s *relays) each(f func(*relay)) {
 func (s *relays) drain() {
 	s.mu.Lock()
 	s.closed = true
+	if s.settle != nil {
+		s.settle.Stop()
+	}
 	s.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {

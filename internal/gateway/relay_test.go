@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"penstock.dev/penstock/internal/vpc"
@@ -143,4 +144,54 @@ func TestRawIsPlainOnly(t *testing.T) {
 	if encrypted := tls.Server(plain, &tls.Config{}); raw(encrypted) != net.Conn(encrypted) {
 		t.Error("the relay would write past TLS")
 	}
+}
+
+// TestCrowdSettles: memory is given back once after a crowd has come, again after a much larger one, and not for a few.
+func TestCrowdSettles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s relays
+		settled := func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.settled
+		}
+		var all []*relay
+		come := func(n int) {
+			for range n {
+				r := &relay{}
+				if !s.enter(r) {
+					t.Fatal("not taken")
+				}
+				all = append(all, r)
+			}
+		}
+		for _, step := range []struct {
+			name       string
+			come, want int
+		}{
+			{"a few", crowd - 1, 0},
+			{"a crowd", 1, crowd},
+			{"some more", crowd/4 - 1, crowd},
+			{"a quarter more", 1, crowd + crowd/4},
+		} {
+			come(step.come)
+			time.Sleep(settleAfter / 2)
+			synctest.Wait()
+			before := settled()
+			time.Sleep(settleAfter)
+			synctest.Wait()
+			if got := settled(); got != step.want || before == got && step.want > 0 && step.name != "some more" {
+				t.Errorf("%s: settled at %d (before its time: %d), want %d", step.name, got, before, step.want)
+			}
+		}
+		for _, r := range all[1:] {
+			s.exit(r)
+		}
+		if got := settled(); got != 1 {
+			t.Errorf("after all but one have gone: settled at %d", got)
+		}
+		s.exit(all[0])
+		s.drain()
+	})
 }
