@@ -132,8 +132,10 @@ func (r *region) announce(info devJSON) {
 
 func (r *region) writeFiles(info devJSON) error {
 	dir := filepath.Join(r.config.dataDir, "aws")
-	credentials := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", r.identity.AccessKeyID, r.identity.Secret)
-	if err := writeFile(filepath.Join(dir, "credentials"), []byte(credentials)); err != nil {
+	r.rootMu.Lock()
+	_, err := writeCredentials(r.config.dataDir, r.current)
+	r.rootMu.Unlock()
+	if err != nil {
 		return err
 	}
 	config := "[default]\nregion = " + devRegion + "\noutput = json\n"

@@ -39,6 +39,7 @@ type devConfig struct {
 	upstreams  []netip.AddrPort // of names that are not ours
 	flowLogs   flowLogConfig
 	audit      auditConfig
+	key        []byte // content of the key file; nil for none
 	limits     limitsConfig
 	logLevel   slog.Level
 	signIn     signInConfig
@@ -78,6 +79,7 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	})
 	c.flowLogs.flags(fs)
 	c.audit.flags(fs)
+	keyFile := fs.String("key-file", "", "`file` with a key or passphrase that seals what is secret in the data directory")
 	c.limits.flags(fs)
 	c.signIn.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
@@ -109,6 +111,10 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	}
 	if err := c.audit.check(); err != nil {
 		return c, err
+	}
+	var err error
+	if c.key, err = readKeyFile(*keyFile); err != nil {
+		return c, fmt.Errorf("--key-file: %w", err)
 	}
 	for _, a := range []struct{ flag, value string }{{"--api-addr", c.apiAddr}, {"--public-addr", c.publicAddr}} {
 		p, err := netip.ParseAddrPort(a.value)

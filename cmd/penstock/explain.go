@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -150,7 +150,7 @@ func askAccess(ctx context.Context, dir string, q accessQuestion) ([]explained, 
 		Answers []explained `json:"answers"`
 	}
 	err := askAdmin(ctx, dir, "/explain/access?"+v.Encode(), &out)
-	if _, notThere := errors.AsType[*net.OpError](err); err != nil && (notThere || errors.Is(err, os.ErrNotExist)) {
+	if notRunning(err) {
 		return offlineAccess(ctx, dir, q)
 	}
 	if err == nil && out.Error != "" {
@@ -177,9 +177,12 @@ func openAccess(ctx context.Context, dir string) (s *access.Service, done func()
 	if err != nil {
 		return nil, nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
-	id, err := loadIdentity(dir)
+	id, err := readIdentity(dir)
 	if err != nil {
 		return nil, nil, errors.Join(err, unlock())
+	}
+	if id.Sealed != nil { // policies are not secret: what is opened with the seed is not looked at here
+		id.Seed = make([]byte, ed25519.SeedSize)
 	}
 	store, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(dir, "state.db")})
 	if err != nil {
@@ -208,8 +211,7 @@ func accessHandler(s *access.Service) http.HandlerFunc {
 		if err != nil {
 			out["error"] = err.Error() // the operator may read everything
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(out)
+		writeJSON(w, out)
 	}
 }
 

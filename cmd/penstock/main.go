@@ -31,6 +31,8 @@ func commands() []command {
 		{"sessions", "list the sessions of a running penstock dev", sessionsCommand},
 		{"flow-logs", "print the flow logs of endpoint interfaces: what was accepted and what was rejected", flowLogsCommand},
 		{"explain", "say who may do what, and which statement of which policy decides", explainCommand},
+		{"root-key", "replace the root access key, also a lost one", rootKeyCommand},
+		{"rekey", "seal the data directory with another key file", rekeyCommand},
 		{"audit", "print, filter and verify the audit log", auditCommand},
 		{"trust", "show, install or remove the root certificate of the private CA", trustCommand},
 		{"version", "print the version", versionCommand},

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,8 @@ import (
 type region struct {
 	config   devConfig
 	log      *slog.Logger
+	rootMu   sync.Mutex
+	current  identity // identity with the root key in force now; under rootMu
 	identity identity
 	store    *sqlite.Store
 	driver   hostNetwork
@@ -87,9 +90,10 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 		return nil, fmt.Errorf("data directory %s: %w", c.dataDir, err)
 	}
 	r.onClose("unlock", unlock)
-	if r.identity, err = loadIdentity(c.dataDir); err != nil {
+	if r.identity, err = loadIdentity(c.dataDir, c.key); err != nil {
 		return nil, err
 	}
+	r.current = r.identity
 	if r.audit, err = r.openAudit(); err != nil {
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (r *region) build() (err error) {
 		Store: r.store, Driver: r.driver, Region: devRegion, AccountID: r.identity.AccountID, Limits: r.config.limits.Limits, Log: r.log.With("part", "network"),
 	})
 	if r.access, err = access.New(access.Options{
-		Store: r.store, AccountID: r.identity.AccountID, Seed: r.identity.Seed, Root: r.identity.root(),
+		Store: r.store, AccountID: r.identity.AccountID, Seed: r.identity.Seed, Root: r.identity.root(), RootSince: r.identity.RootSince,
 		Region: devRegion, Log: r.log.With("part", "access"),
 	}); err != nil {
 		return err
@@ -213,7 +217,7 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.publicTLS()), r.api, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.publicTLS()), r.public, r.log) })
-	g.Go(func() error { return serveHTTP(ctx, r.adminListener, adminHandler(r.control, r.access, r.log), r.log) })
+	g.Go(func() error { return serveHTTP(ctx, r.adminListener, r.adminHandler(), r.log) })
 	if r.acme != nil {
 		g.Go(func() error { return r.acme.Run(ctx) })
 	}
@@ -224,6 +228,15 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return r.dns.Run(ctx, r.dnsOn) })
 	g.Go(func() error { return r.becomeReady(ctx) })
 	return g.Wait()
+}
+
+// adminHandler is what operators may ask and do on the socket that only the server's own user can open.
+func (r *region) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /explain/access", accessHandler(r.access))
+	mux.HandleFunc("POST /root-key/rotate", r.rotateRootKey)
+	mux.Handle("/", adminHandler(r.control, r.log))
+	return mux
 }
 
 // close gives back everything that was taken, last first.

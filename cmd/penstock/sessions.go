@@ -16,7 +16,6 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/control"
-	"penstock.dev/penstock/internal/control/access"
 )
 
 // sessionView is one session as `penstock sessions --json` prints it.
@@ -57,9 +56,8 @@ func viewSession(s *appstream.Session, i *appstream.Instance) sessionView {
 }
 
 // adminHandler serves the operator's tools on a socket that only the server's own user can open.
-func adminHandler(c *control.Control, a *access.Service, log *slog.Logger) http.Handler {
+func adminHandler(c *control.Control, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /explain/access", accessHandler(a))
 	mux.HandleFunc("GET /sessions", func(w http.ResponseWriter, r *http.Request) {
 		ss, err := c.AllSessions(r.Context())
 		views := make([]sessionView, 0, len(ss))
@@ -79,6 +77,11 @@ func adminHandler(c *control.Control, a *access.Service, log *slog.Logger) http.
 		_ = json.NewEncoder(w).Encode(views)
 	})
 	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
 }
 
 func sessionsCommand(ctx context.Context, args []string) error {
@@ -108,8 +111,15 @@ func sessionsCommand(ctx context.Context, args []string) error {
 // adminTimeout bounds one question to the running server.
 const adminTimeout = 10 * time.Second
 
+// errNoServer is a data directory on which no server answers.
+var errNoServer = errors.New("no server answers")
+
 // askAdmin asks the server that runs on a data directory.
 func askAdmin(ctx context.Context, dir, path string, into any) error {
+	return askAdminBy(ctx, http.MethodGet, dir, path, into)
+}
+
+func askAdminBy(ctx context.Context, method, dir, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
 	info, err := readDevJSON(dir)
@@ -121,13 +131,13 @@ func askAdmin(ctx context.Context, dir, path string, into any) error {
 		return d.DialContext(ctx, "unix", info.AdminSocket)
 	}}}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
 	if err != nil {
 		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("penstock dev does not answer on %s: %w", info.AdminSocket, errors.Unwrap(err)) // a *net.OpError
+		return fmt.Errorf("penstock dev does not answer on %s: %w (%w)", info.AdminSocket, errors.Unwrap(err), errNoServer)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {

@@ -31,6 +31,7 @@ type Options struct {
 	Seed       []byte         // the data directory's secret, from which the keys of what is sealed are derived
 	Root       iam.Credential // of the account's root; without an access key ID there is none
 	Region     string         // aws:RequestedRegion of what AppStream asks as its service role
+	RootSince  time.Time      // root's temporary credentials from before are over; zero for none
 	FlushEvery time.Duration  // how often last-used times are written; 0 for 1 min
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -45,6 +46,8 @@ type Service struct {
 	roleMade atomic.Bool // the service role was made once; it may have been deleted since
 
 	mu         sync.Mutex
+	root       iam.Credential
+	rootSince  time.Time
 	generation uint64               // counts writes, so that a set read before one is not kept after it
 	sets       map[setKey]*setEntry // policies of principals, parsed
 	used       map[string]use       // of access keys, not written yet
@@ -78,13 +81,26 @@ func New(o Options) (*Service, error) {
 	if o.FlushEvery == 0 {
 		o.FlushEvery = time.Minute
 	}
-	s := &Service{options: o, sets: map[setKey]*setEntry{}, used: map[string]use{}}
+	s := &Service{options: o, root: o.Root, rootSince: o.RootSince, sets: map[setKey]*setEntry{}, used: map[string]use{}}
 	var err error
 	if s.secrets, err = sealer(o.Seed, "penstock access keys 1"); err != nil {
 		return nil, err
 	}
 	s.tokens, err = sealer(o.Seed, "penstock session tokens 1")
 	return s, err
+}
+
+// SetRoot replaces the credential of the account's root. Temporary credentials of root from before since are over.
+func (s *Service) SetRoot(c iam.Credential, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.root, s.rootSince = c, since
+}
+
+func (s *Service) rootNow() (iam.Credential, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.root, s.rootSince
 }
 
 // sealer is AES-256-GCM under a key for one purpose.

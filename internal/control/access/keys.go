@@ -194,7 +194,7 @@ func (s *Service) Flush(ctx context.Context) error {
 
 // Lookup finds the credential of a long-lived key; NotFound when nobody has it.
 func (s *Service) Lookup(ctx context.Context, accessKeyID string) (c iam.Credential, err error) {
-	if root := s.options.Root; root.AccessKeyID != "" && accessKeyID == root.AccessKeyID {
+	if root, _ := s.rootNow(); root.AccessKeyID != "" && accessKeyID == root.AccessKeyID {
 		return root, nil
 	}
 	unknown := fault.New(fault.NotFound, "access-key", accessKeyID, "there is no such access key")

@@ -148,4 +148,7 @@ func Quotas() map[string]int32 {
 }
 
 // RootKey reports whether the account's root has an access key.
-func (s *Service) RootKey() bool { return s.options.Root.AccessKeyID != "" }
+func (s *Service) RootKey() bool {
+	root, _ := s.rootNow()
+	return root.AccessKeyID != ""
+}

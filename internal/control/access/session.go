@@ -67,7 +67,11 @@ func (s *Service) Session(ctx context.Context, accessKeyID, sessionToken string)
 	if err := json.Unmarshal(b, &t); err != nil {
 		return iam.Credential{}, fmt.Errorf("decode session token of %s: %w", accessKeyID, err)
 	}
-	if t.Principal.Kind != iam.Root {
+	if t.Principal.Kind == iam.Root {
+		if _, since := s.rootNow(); !since.IsZero() && !t.Session.Issued.After(since) {
+			return iam.Credential{}, unknown // of a root key that was replaced
+		}
+	} else {
 		if _, _, err := s.policies(ctx, t.Principal); err != nil {
 			if fault.Is(err, fault.NotFound) {
 				return iam.Credential{}, unknown
