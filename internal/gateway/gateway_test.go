@@ -399,7 +399,7 @@ func TestOtherZones(t *testing.T) {
 		}
 		_ = c.CloseNow()
 	}
-	resp, err := http.Get("http://" + s.page.Addr().String() + "/v1/config.json") //nolint:noctx // on loopback
+	resp, err := http.Get("http://" + s.page.Addr().String() + "/v1/config.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -210,9 +210,7 @@ func (c *Client) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		wait := max(c.dueIn(time.Now()), time.Until(again))
 		if wait <= 0 {
-			if wait = c.attempt(ctx, &pause); ctx.Err() != nil {
-				break
-			}
+			wait = c.attempt(ctx, &pause)
 			again = time.Now().Add(wait).Round(0) // by the wall clock: machines sleep
 		}
 		t := time.NewTimer(min(wait, wakeMost))
