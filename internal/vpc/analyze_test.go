@@ -347,3 +347,29 @@ func TestAnalyzeIsBounded(t *testing.T) {
 		t.Errorf("narrowed: %v, %v", f, err)
 	}
 }
+
+// BenchmarkAnalyze: one client and port, and as many questions as one analysis asks.
+func BenchmarkAnalyze(b *testing.B) {
+	w := analyzable()
+	w.group.Rules = nil
+	for n := range 60 {
+		w.group.Rules = append(w.group.Rules, SecurityGroupRule{
+			ID: SecurityGroupRuleID(fmt.Sprint("sgr-", n)), Protocol: UDP, Ports: PortRange{1400 + n, 1400 + n}, Peer: Peer{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(2 * n), 0}), 24)},
+		})
+	}
+	for n := range 19 {
+		w.acl.Entries = append(w.acl.Entries, NetworkACLEntry{Number: 200 + n, Egress: true, Protocol: TCP, CIDR: pfx("172.16.0.0/24"), Ports: PortRange{2000 + 2*n, 2000 + 2*n}})
+	}
+	for name, p := range map[string]*InsightsPath{
+		"one client": {Source: "vgw-1", Destination: "vpce-1", Protocol: TCP, SourceIP: netip.MustParseAddr("192.168.0.9"), DestinationPort: new(1400)},
+		"too wide":   {Source: "vgw-1", Destination: "vpce-1", Protocol: TCP},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Analyze(w.Resources, p, nil, nil); err != nil && !errors.Is(err, ErrTooWide) {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
