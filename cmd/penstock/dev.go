@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"penstock.dev/penstock/internal/hostnet/kernel"
 	"penstock.dev/penstock/internal/hostnet/rootless"
 	"penstock.dev/penstock/internal/nameserver"
@@ -170,12 +172,33 @@ func devCommand(ctx context.Context, args []string) error {
 		}()
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel}))
+	c.checkLimits(log)
 	r, err := openRegion(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	return r.run(ctx)
+}
+
+// expectedConns is how many connections of viewers a server should have room for.
+const expectedConns = 10_000
+
+// checkLimits says when the process may not open enough. The runtime has raised the soft limit to the hard one for this process; what
+// it starts gets the original.
+func (c devConfig) checkLimits(log *slog.Logger) {
+	each := 2 // to the viewer and to its agent
+	if c.net == netRootless {
+		each = 4 // and both ends of what is carried inside
+	}
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return
+	}
+	if need := uint64(each*expectedConns + 1000); l.Cur < need {
+		log.Warn("this process may open too few files for 10,000 connections; more than there is room for are reset",
+			"limit", l.Cur, "needed", need, "room", (l.Cur-min(l.Cur, 1000))/uint64(each), "raise", "LimitNOFILE= of the unit, or ulimit -Hn before the start")
+	}
 }
 
 // runInside runs this command again in namespaces of its own, and is its process outside.

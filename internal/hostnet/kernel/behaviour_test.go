@@ -406,6 +406,48 @@ func TestHealsWhatOthersTookAway(t *testing.T) {
 		{"IPv6 route deleted", "links=true", func(_ *testing.T, l *lane) error {
 			return l.d.networks[l.n.VPC.ID].route.RouteDel(&netlink.Route{Dst: prefixOf(netip.MustParsePrefix("fd01::/64"))})
 		}},
+		{"address deleted", "addresses=true", func(_ *testing.T, l *lane) error {
+			h := l.d.networks[l.n.VPC.ID].route
+			at, err := h.LinkByName(bridgeName(l.n.Subnets[0].ID))
+			if err != nil {
+				return err
+			}
+			return h.AddrDel(at, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(l.n.Interfaces[0].Addr, 32))})
+		}},
+		{"link stopped", "links=true", func(_ *testing.T, l *lane) error {
+			h := l.d.networks[l.n.VPC.ID].route
+			at, err := h.LinkByName(insideName(0))
+			if err != nil {
+				return err
+			}
+			return h.LinkSetDown(at)
+		}},
+		{"loopback stopped", "links=true", func(_ *testing.T, l *lane) error {
+			h := l.d.networks[l.n.VPC.ID].route
+			at, err := h.LinkByName(vpc.LoopbackLink)
+			if err != nil {
+				return err
+			}
+			return h.LinkSetDown(at)
+		}},
+		{"neighbour deleted", "links=true", func(_ *testing.T, l *lane) error {
+			h := l.d.networks[l.n.VPC.ID].route
+			at, err := h.LinkByName(insideName(0))
+			if err != nil {
+				return err
+			}
+			return h.NeighDel(&netlink.Neigh{LinkIndex: at.Attrs().Index, Family: netlink.FAMILY_V4, IP: usersGateway(vpc.FamilyIPv4)})
+		}},
+		{"users' address deleted", "links=true", func(t *testing.T, l *lane) error {
+			l.u.do(t, func(h *netlink.Handle) error {
+				at, err := h.LinkByName(l.d.LinkName(l.n.VPC.ID, 0))
+				if err != nil {
+					return err
+				}
+				return h.AddrDel(at, &netlink.Addr{IPNet: prefixOf(netip.PrefixFrom(guestAddr, 32))})
+			})
+			return nil
+		}},
 		{"bridge deleted", "addresses=true", func(_ *testing.T, l *lane) error {
 			h := l.d.networks[l.n.VPC.ID].route
 			at, err := h.LinkByName(bridgeName(l.n.Subnets[0].ID))
@@ -735,11 +777,11 @@ func TestNothingIsLeaked(t *testing.T) {
 		round(k)
 	}
 	before := count()
-	for k := range 40 {
+	for k := range 100 { // of two plans
 		round(k)
 	}
 	if after := count(); after > before+3 {
-		t.Errorf("%d descriptors before, %d after 40 rounds", before, after)
+		t.Errorf("%d descriptors before, %d after 100 rounds", before, after)
 	}
 	if names, err := leftNamespaces(namedNamespaces, l.d.owner); err != nil || len(names) != 1 {
 		t.Errorf("namespaces: %v, %v", names, err)

@@ -263,7 +263,7 @@ func TestRealNetworkAfterACrash(t *testing.T) {
 	s.route(s.device, "10.77.0.0/16", "eth0", "")
 	dir := t.TempDir()
 	cfg := Config{DataDir: dir, Attachments: []Attachment{s.attachment()}}
-	crashed, out := worker(t, "apply", cfg)
+	crashed, out := worker(t, "apply", place{cfg.DataDir, cfg.Attachments})
 	said(t, out, "applied")
 	_ = crashed.Process.Kill() // the wait says it
 	_ = crashed.Wait()

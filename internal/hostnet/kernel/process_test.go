@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -26,8 +27,8 @@ const (
 )
 
 // workers are the processes of the tests.
-func workers() map[string]func(Config) error {
-	return map[string]func(Config) error{"apply": applyForever}
+func workers() map[string]func([]byte) error {
+	return map[string]func([]byte) error{"apply": applyForever, "crowd": crowd, "starved": starved}
 }
 
 // work runs a process of the tests; false when this is none.
@@ -36,12 +37,7 @@ func work() (ran bool, code int) {
 	if f == nil {
 		return false, 0
 	}
-	var cfg Config
-	err := json.Unmarshal([]byte(os.Getenv(workerConfigEnv)), &cfg)
-	if err == nil {
-		err = f(cfg)
-	}
-	if err != nil {
+	if err := f([]byte(os.Getenv(workerConfigEnv))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return true, 1
 	}
@@ -49,9 +45,9 @@ func work() (ran bool, code int) {
 }
 
 // worker starts a process of the tests and returns what it says.
-func worker(t *testing.T, name string, cfg Config) (*exec.Cmd, *bufio.Reader) {
+func worker(t *testing.T, name string, config any) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
-	b, err := json.Marshal(map[string]any{"DataDir": cfg.DataDir, "Attachments": cfg.Attachments})
+	b, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +73,23 @@ func said(t *testing.T, out *bufio.Reader, want string) {
 	}
 }
 
+// place is what a driver of another process is made of.
+type place struct {
+	DataDir     string
+	Attachments []Attachment
+}
+
+func driverOf(config []byte, log *slog.Logger) (*Driver, error) {
+	var p place
+	if err := json.Unmarshal(config, &p); err != nil {
+		return nil, err
+	}
+	return New(Config{DataDir: p.DataDir, Attachments: p.Attachments, Log: log})
+}
+
 // applyForever puts one plan after the other in force: VPCs, interfaces and rules come and go.
-func applyForever(cfg Config) error {
-	d, err := New(cfg)
+func applyForever(config []byte) error {
+	d, err := driverOf(config, nil)
 	if err != nil {
 		return err
 	}
@@ -108,7 +118,7 @@ func TestKilledDuringApply(t *testing.T) {
 	cfg := Config{DataDir: t.TempDir(), Attachments: []Attachment{u.attachment()}}
 	left := 0
 	for k := range 25 {
-		cmd, out := worker(t, "apply", cfg)
+		cmd, out := worker(t, "apply", place{cfg.DataDir, cfg.Attachments})
 		if k%5 > 0 { // otherwise during the very first plan
 			said(t, out, "applied")
 		}
