@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"crypto/tls"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -174,5 +175,34 @@ func TestEveryServedOperationAsksThePolicies(t *testing.T) {
 	slices.Sort(open)
 	if want := []string{"AssumeRole", "GetCallerIdentity", "GetSessionToken"}; !slices.Equal(open, want) {
 		t.Errorf("operations without a question: got %v, want %v", open, want)
+	}
+}
+
+// TestUnsignedPayload: a signature that leaves the body out is good over TLS alone, and the streaming forms never are.
+func TestUnsignedPayload(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, Options{}, testOperations()...)
+	for _, tc := range []struct {
+		hash string
+		tls  bool
+		code string
+	}{
+		{sigv4.UnsignedPayload, true, ""},
+		{sigv4.UnsignedPayload, false, "SignatureDoesNotMatch"},
+		{"STREAMING-AWS4-HMAC-SHA256-PAYLOAD", true, "IncompleteSignature"},
+		{"STREAMING-UNSIGNED-PAYLOAD-TRAILER", true, "IncompleteSignature"},
+	} {
+		r := stsCall().request(t)
+		for _, h := range []string{"Authorization", "X-Amz-Date", "X-Amz-Content-Sha256"} {
+			r.Header.Del(h)
+		}
+		r.Header.Set("X-Amz-Content-Sha256", tc.hash)
+		sigv4.Sign(r, nil, root, region, "sts", now)
+		if tc.tls {
+			r.TLS = &tls.ConnectionState{}
+		}
+		if got := f.do(r); got.code != tc.code {
+			t.Errorf("%s, TLS %t: got %d %s: %s", tc.hash, tc.tls, got.status, got.code, got.message)
+		}
 	}
 }
