@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"penstock.dev/penstock/internal/hostnet/kernel"
+	"penstock.dev/penstock/internal/vpc"
 )
 
 func TestAttachIsRead(t *testing.T) {
@@ -58,4 +63,21 @@ func TestAttachNamesWhatIsWrong(t *testing.T) {
 	if _, err := parseDev([]string{"--attach", "host"}, io.Discard); err == nil || !strings.Contains(err.Error(), "--attach goes with --net kernel") {
 		t.Errorf("with the loopback network: %v", err)
 	}
+}
+
+func TestRefusalsAreLoggedOnceASecond(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		r := &region{log: slog.New(slog.NewTextHandler(&b, nil))}
+		for range 3 {
+			for range 100 {
+				r.logRefusal(vpc.Refusal{Reason: "too many connections are open"})
+			}
+			time.Sleep(time.Second)
+		}
+		if lines := strings.Count(b.String(), "\n"); lines != 3 || strings.Count(b.String(), "unsaid=99") != 2 {
+			t.Errorf("300 refusals in 3 s:\n%s", &b)
+		}
+	})
 }

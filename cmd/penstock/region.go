@@ -62,8 +62,11 @@ type region struct {
 	certs     *certs.Source    // with tls
 	acme      *acme.Client     // nil: no certificates from an ACME server
 	names     atomic.Pointer[endpointNames]
-	dns       *nameserver.Server
-	dnsOn     *nameserver.Sockets
+
+	refusalLogged  atomic.Int64  // the second of the last refusal that was logged
+	refusalsUnsaid atomic.Uint64 // since then
+	dns            *nameserver.Server
+	dnsOn          *nameserver.Sockets
 
 	apiListener, publicListener, adminListener net.Listener
 	acmeListener                               net.Listener // nil: no http-01
@@ -279,9 +282,18 @@ func (r *region) bindAdmin(ctx context.Context) (string, error) {
 
 // refused is told of connections that the rules did not admit.
 func (r *region) refused(f vpc.Refusal) {
-	r.log.Info("connection was refused at an endpoint", "endpoint", f.Endpoint, "interface", f.Interface,
-		"source", f.Flow.Src, "destination", f.Flow.Dst, "reason", f.Reason)
+	r.logRefusal(f)
 	r.recordRefusal(f)
+}
+
+// logRefusal keeps a crowd from filling the log: one line a second, which says how many went before it.
+func (r *region) logRefusal(f vpc.Refusal) {
+	if now := time.Now().Unix(); r.refusalLogged.Swap(now) == now {
+		r.refusalsUnsaid.Add(1)
+	} else {
+		r.log.Info("connection was refused at an endpoint", "endpoint", f.Endpoint, "interface", f.Interface,
+			"source", f.Flow.Src, "destination", f.Flow.Dst, "reason", f.Reason, "unsaid", r.refusalsUnsaid.Swap(0))
+	}
 }
 
 // explain answers whether another connection from the same source to another port would be admitted.
