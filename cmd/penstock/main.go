@@ -29,6 +29,7 @@ func commands() []command {
 		{"dev", "run a whole region in one process, with a demo to click", devCommand},
 		{"agent", "run one instance; started by penstock itself", agentCommand},
 		{"sessions", "list the sessions of a running penstock dev", sessionsCommand},
+		{"users", "list the users of the pool, or help one who lost the second factor", usersCommand},
 		{"flow-logs", "print the flow logs of endpoint interfaces: what was accepted and what was rejected", flowLogsCommand},
 		{"explain", "say who may do what, and which statement of which policy decides", explainCommand},
 		{"root-key", "replace the root access key, also a lost one", rootKeyCommand},

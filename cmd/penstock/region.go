@@ -220,7 +220,9 @@ func (r *region) run(ctx context.Context) error {
 	g.Go(func() error { return r.gateway.Run(ctx, r.driver) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.apiListener, r.publicTLS()), r.api, r.log) })
 	g.Go(func() error { return serveHTTP(ctx, secured(r.publicListener, r.publicTLS()), r.public, r.log) })
-	g.Go(func() error { return serveHTTP(ctx, r.adminListener, r.adminHandler(), r.log) })
+	g.Go(func() error {
+		return serveHTTP(ctx, r.adminListener, usersAdmin(r.adminHandler(), r.signIn, r.log), r.log)
+	})
 	if r.acme != nil {
 		g.Go(func() error { return r.acme.Run(ctx) })
 	}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -141,7 +143,8 @@ func askAdminBy(ctx context.Context, method, dir, path string, into any) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("penstock dev answered %s", resp.Status)
+		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return fmt.Errorf("penstock dev answered %s: %s", resp.Status, strings.TrimSpace(string(reason)))
 	}
 	return json.NewDecoder(resp.Body).Decode(into)
 }

@@ -78,10 +78,10 @@ func newIDP(t *testing.T, change ...func(*Provider)) *idp {
 // said is what a response says; the zero value of a member stands for what is right.
 type said struct {
 	user, format, audience, recipient, destination, issuer, inResponseTo, status string
-	issued                                                                              time.Time
-	from, until                                                                         time.Duration
-	attributes                                                                          map[string]string
-	id                                                                                  string
+	issued                                                                       time.Time
+	from, until                                                                  time.Duration
+	attributes                                                                   map[string]string
+	id                                                                           string
 }
 
 func or(v, def string) string {

@@ -279,3 +279,23 @@ func (s *Service) Account(ctx context.Context, token string) (Account, error) {
 		FactorAllowed: s.SecondFactor != FactorOff, FactorRemovable: s.SecondFactor != FactorRequired,
 	}, nil
 }
+
+// Inspect tells the operator about a user of the pool: whether there is a second factor, and how many browsers are signed in.
+func (s *Service) Inspect(ctx context.Context, user string) (factor bool, live int, err error) {
+	err = s.Store.View(ctx, func(r state.Reader) error {
+		cred, ok, err := credentials.Get(r, user)
+		if err != nil {
+			return err
+		}
+		factor = ok && len(cred.Factor) > 0
+		all, err := signIns.By(r, "user", userKey(poolVisitor(user)))
+		now := s.Now()
+		for _, si := range all {
+			if si.Step == StepDone && now.Before(si.Expires) && now.Sub(si.Seen) < s.Idle {
+				live++
+			}
+		}
+		return err
+	})
+	return factor, live, err
+}
