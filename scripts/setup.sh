@@ -141,7 +141,7 @@ fi
 
 # The AWS SDK for JavaScript, which only the end-to-end tests drive.
 js=test/e2e/js
-if [ "$1" != run ] && ! cmp -s $js/package-lock.json $js/node_modules/.penstock-lock; then
+if [ "$1" = test ] && ! cmp -s $js/package-lock.json $js/node_modules/.penstock-lock; then
 	echo "setup: installing the AWS SDK for JavaScript"
 	(cd $js && npm ci --no-audit --no-fund --loglevel=error)
 	cp $js/package-lock.json $js/node_modules/.penstock-lock

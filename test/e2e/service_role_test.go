@@ -60,6 +60,13 @@ func TestServiceRoleAtFirstUse(t *testing.T) {
 		t.Errorf("attached: got %+v (%v)", attached, err)
 	}
 	wantCode(t, withEndpoint(streams, "one"), "ResourceNotFoundException", "vpce-0123456789abcdef0")
+	if out := s.mustPenstock("explain", "access", "--principal", "service-role", "--action", "ec2:DescribeVpcEndpoints"); !strings.Contains(out, "ALLOWED") ||
+		!strings.Contains(out, "arn:aws:iam::aws:policy/service-role/"+serviceRole) {
+		t.Errorf("explained: %s", out)
+	}
+	if got := s.audited("--event-source", "iam.amazonaws.com", "--event-name", "CreateRole", "--user", "admin"); len(got) != 1 || !strings.Contains(got[0].CloudTrailEvent, `"invokedBy":"appstream.amazonaws.com"`) {
+		t.Errorf("the making of the role on record: got %+v", got)
+	}
 }
 
 // TestServiceRoleWithTheAWSCLI takes the service role and its actions away and gives them back, while a session runs.
