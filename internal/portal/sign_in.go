@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"penstock.dev/penstock/internal/control/signin"
@@ -31,6 +32,12 @@ func (p *Portal) own(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !sameOrigin(r) {
 			writeError(w, http.StatusForbidden, "cross-site", "the request does not come from the portal's own page")
+			return
+		}
+		// Nobody signs in without a record of it. Signing out is always possible.
+		if err := p.Audit.Ready(); err != nil && !strings.HasSuffix(r.URL.Path, "/signout") {
+			p.Log.Error("sign-in was refused: the audit log cannot be written", "error", err)
+			writeError(w, http.StatusServiceUnavailable, "no-record", "nobody can sign in at this moment; tell your administrator")
 			return
 		}
 		next(w, r)

@@ -3,6 +3,7 @@ package portal
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"penstock.dev/penstock/internal/argon"
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/sqlite"
 )
@@ -35,7 +37,7 @@ type site struct {
 	browser *http.Client
 }
 
-func newSite(t *testing.T, secure bool) *site {
+func newSite(t *testing.T, secure bool, change ...func(*Options)) *site {
 	t.Helper()
 	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(t.TempDir(), "state.db")})
 	if err != nil {
@@ -57,7 +59,11 @@ func newSite(t *testing.T, secure bool) *site {
 			t.Error(err)
 		}
 	})
-	p := New(Options{SignIn: s.service, Pages: http.NotFoundHandler(), Port: 8443, Secure: secure, Log: slog.New(slog.DiscardHandler)})
+	o := Options{SignIn: s.service, Pages: http.NotFoundHandler(), Port: 8443, Secure: secure, Log: slog.New(slog.DiscardHandler)}
+	for _, c := range change {
+		c(&o)
+	}
+	p := New(o)
 	if secure {
 		s.Server = httptest.NewTLSServer(p)
 	} else {
@@ -222,6 +228,23 @@ func TestRefusalsLookAlike(t *testing.T) {
 	}
 	if resp, _ := s.post(s.browser, "signin", map[string]string{"userName": strings.Repeat("x", 8<<10)}); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("a huge body: got %s", resp.Status)
+	}
+}
+
+// fullDisk is a record that cannot be written.
+type fullDisk struct{ audit.Discard }
+
+func (fullDisk) Ready() error { return errors.New("no space left on device") }
+
+func TestNobodySignsInWithoutARecord(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, true, func(o *Options) { o.Audit = fullDisk{} })
+	body := map[string]string{"userName": "ann@example.com", "password": s.user("ann@example.com")}
+	if resp, out := s.post(s.browser, "signin", body); resp.StatusCode != http.StatusServiceUnavailable || out["code"] != "no-record" || len(resp.Cookies()) > 0 {
+		t.Errorf("sign-in: got %s %v", resp.Status, out)
+	}
+	if resp, _ := s.post(s.browser, "signout", map[string]bool{}); resp.StatusCode != http.StatusNoContent {
+		t.Errorf("sign-out: got %s", resp.Status)
 	}
 }
 

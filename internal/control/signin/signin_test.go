@@ -481,6 +481,37 @@ func (r *rig) acts() []audit.Event {
 	return slices.Clone(r.events)
 }
 
+func TestActsAreOnRecord(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	token := r.user(ann, password)
+	_, _ = r.PasswordSignIn(r.ctx, ann, "a wrong password", here, "")
+	_, _ = r.PasswordSignIn(r.ctx, "Tr0ub4dor&3 in the wrong field", "x", here, "")
+	token, err := r.ChangePassword(r.ctx, token.Value, password, other, here)
+	r.must(err)
+	r.must(r.SignOut(r.ctx, token.Value, false, here))
+	var got []string
+	for _, e := range r.acts() {
+		got = append(got, strings.TrimSpace(e.Name+" "+e.Identity.UserName+" "+e.ErrorCode))
+		if e.SourceIP != here.Source || e.Source != audit.SignInSource || (e.ErrorCode != "") != e.Unproved {
+			t.Errorf("got %+v", e)
+		}
+		line := fmt.Sprintf("%+v", e)
+		for _, secret := range []string{password, other, "Tr0ub4dor", "a wrong password", token.Value} {
+			if strings.Contains(line, secret) {
+				t.Errorf("%s: a secret is on record", e.Name)
+			}
+		}
+	}
+	want := []string{
+		"CheckPassword " + ann, "ChangePassword " + ann, "SignIn " + ann, "SignIn " + ann + " " + signin.CodeWrong,
+		"SignIn HIDDEN_DUE_TO_SECURITY_REASONS " + signin.CodeWrong, "ChangePassword " + ann, "SignOut " + ann,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("on record:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func TestSprayingAndManySources(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
