@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -227,4 +228,61 @@ func (s *server) hammer(ctx context.Context, stop func()) (names []string) {
 	stop()
 	wg.Wait()
 	return names
+}
+
+// TestFullAuditDisk: while the record cannot be written the API changes nothing; reading goes on, and with room again all does.
+func TestFullAuditDisk(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	dir := t.TempDir()
+	small := filepath.Join(dir, "audit")
+	if err := os.Mkdir(small, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
+		t.Skipf("needs a small file system: mount: %v", err)
+	}
+	t.Cleanup(func() { // after the server's end: clean-ups run backwards
+		if err := syscall.Unmount(small, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	s := start(t, dir, "--no-demo")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	root, stacks := iam.NewFromConfig(s.asRoot()), appstream.NewFromConfig(s.asRoot())
+	create := func(name string) error {
+		_, err := root.CreateUser(ctx, &iam.CreateUserInput{UserName: &name})
+		return err
+	}
+	if err := create("before"); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(small, "ballast")
+	_ = os.WriteFile(ballast, make([]byte, 256<<10), 0o600) // as much as fits
+	n := 0
+	var err error
+	for ; err == nil && n < 200; n++ {
+		err = create(fmt.Sprintf("filler-%d", n))
+	}
+	wantCode(t, err, "ServiceUnavailable", "audit log cannot be written")
+	refused := fmt.Sprintf("filler-%d", n-1)
+	_, err = root.GetUser(ctx, &iam.GetUserInput{UserName: &refused})
+	wantCode(t, err, "NoSuchEntity", refused)
+	if _, err := stacks.DescribeStacks(ctx, &appstream.DescribeStacksInput{}); err != nil {
+		t.Errorf("reading while the disk is full: %v", err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := create("after"); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	s.mustPenstock("audit", "verify")
+	if got := s.audited("--event-name", "CreateUser"); len(got) < n+2 { // the refusal, too
+		t.Errorf("got %d events of %d calls", len(got), n+2)
+	}
 }
