@@ -5,14 +5,10 @@ package access
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base32"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -83,10 +79,10 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{options: o, root: o.Root, rootSince: o.RootSince, sets: map[setKey]*setEntry{}, used: map[string]use{}}
 	var err error
-	if s.secrets, err = sealer(o.Seed, "penstock access keys 1"); err != nil {
+	if s.secrets, err = state.Sealer(o.Seed, "penstock access keys 1"); err != nil {
 		return nil, err
 	}
-	s.tokens, err = sealer(o.Seed, "penstock session tokens 1")
+	s.tokens, err = state.Sealer(o.Seed, "penstock session tokens 1")
 	return s, err
 }
 
@@ -101,19 +97,6 @@ func (s *Service) rootNow() (iam.Credential, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.root, s.rootSince
-}
-
-// sealer is AES-256-GCM under a key for one purpose.
-func sealer(seed []byte, purpose string) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, seed, nil, purpose, 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive the key of %s: %w", purpose, err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // Run writes last-used times now and then until ctx ends, and a last time then.
