@@ -260,3 +260,47 @@ func TestStackOfAnAssociationIsAsked(t *testing.T) {
 	_, err = clerk.CreateUser(ctx, &appstream.CreateUserInput{UserName: aws.String("bob@example.com"), AuthenticationType: types.AuthenticationTypeUserpool})
 	wantCode(t, err, "AccessDeniedException", "appstream:CreateUser")
 }
+
+const terraformUsers = `
+variable "enabled" { default = true }
+
+resource "aws_appstream_stack" "s" {
+  name = "tools"
+}
+
+resource "aws_appstream_user" "ann" {
+  authentication_type     = "USERPOOL"
+  user_name               = "ann@example.com"
+  first_name              = "Ann"
+  last_name               = "Lee"
+  enabled                 = var.enabled
+  send_email_notification = true
+}
+
+resource "aws_appstream_user_stack_association" "a" {
+  authentication_type = aws_appstream_user.ann.authentication_type
+  stack_name          = aws_appstream_stack.s.name
+  user_name           = aws_appstream_user.ann.user_name
+}
+`
+
+// TestTerraformUsers makes a user and an association with Terraform, wants an empty plan after it, disables the user, and destroys both.
+func TestTerraformUsers(t *testing.T) {
+	t.Parallel()
+	needTerraform(t)
+	a, c, _ := pool(t)
+	run := terraform(t, a.url, terraformUsers)
+	run(0, "init", "-no-color")
+	run(0, "apply", "-no-color", "-auto-approve")
+	run(0, "plan", "-no-color", "-detailed-exitcode")
+	run(0, "apply", "-no-color", "-auto-approve", "-var", "enabled=false")
+	out, err := c.DescribeUsers(t.Context(), &appstream.DescribeUsersInput{AuthenticationType: types.AuthenticationTypeUserpool})
+	if err != nil || len(out.Users) != 1 || aws.ToBool(out.Users[0].Enabled) || aws.ToString(out.Users[0].LastName) != "Lee" {
+		t.Errorf("got %+v (%v), want Ann, disabled", out, err)
+	}
+	run(0, "plan", "-no-color", "-detailed-exitcode", "-var", "enabled=false")
+	run(0, "destroy", "-no-color", "-auto-approve")
+	if out, err = c.DescribeUsers(t.Context(), &appstream.DescribeUsersInput{AuthenticationType: types.AuthenticationTypeUserpool}); err != nil || len(out.Users) != 0 {
+		t.Errorf("left: %+v (%v)", out, err)
+	}
+}
