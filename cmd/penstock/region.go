@@ -153,7 +153,7 @@ func (r *region) build() (err error) {
 	}
 	r.control = control.New(control.Options{
 		ServiceRole: r.access,
-		Store:       r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, Key: key, Region: devRegion, Account: r.identity.AccountID,
+		Store:       r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, UserNetworks: r.driver.UserNetworks, Key: key, Region: devRegion, Account: r.identity.AccountID,
 		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: r.publicPort(), Secure: r.tls != nil,
 		Log:   r.log.With("part", "control"),
 		Audit: r.audit,

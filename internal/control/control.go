@@ -30,12 +30,14 @@ type Options struct {
 	Store   state.Store
 	Compute appstream.Compute
 	// DialAddr is where viewers reach an address of a VPC.
-	DialAddr    func(vpc.VPCID, netip.AddrPort) (netip.AddrPort, bool)
-	ServiceRole ServiceRole        // what AppStream may do in the account's network; nil: everything
-	Key         ed25519.PrivateKey // signs tickets and streaming URLs
-	Region      string
-	Account     string
-	PublicURL   string // of the portal, no slash at the end: "http://127.0.0.1:8080"
+	DialAddr func(vpc.VPCID, netip.AddrPort) (netip.AddrPort, bool)
+	// UserNetworks are where viewers are that have a way into VPCs; nil: in networks of both families.
+	UserNetworks func() []vpc.UserNetwork
+	ServiceRole  ServiceRole        // what AppStream may do in the account's network; nil: everything
+	Key          ed25519.PrivateKey // signs tickets and streaming URLs
+	Region       string
+	Account      string
+	PublicURL    string // of the portal, no slash at the end: "http://127.0.0.1:8080"
 	// InternetOrigin and InternetPort are where sessions of stacks without an endpoint stream from.
 	InternetOrigin string
 	InternetPort   uint16

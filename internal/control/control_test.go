@@ -309,7 +309,7 @@ func TestViewerURLLeavesALostZone(t *testing.T) {
 		if r.must(err); !ok {
 			t.Fatal("the session went")
 		}
-		u, err := r.ViewerURL(r.ctx, now)
+		u, err := r.ViewerURL(r.ctx, now, netip.Addr{})
 		r.must(err)
 		p, err := url.Parse(u)
 		r.must(err)
@@ -330,13 +330,69 @@ func TestViewerURLLeavesALostZone(t *testing.T) {
 	}
 }
 
+// TestViewerURLIsOfTheUsersFamily: who reaches the portal by a family is sent to the endpoint's address of that family.
+func TestViewerURLIsOfTheUsersFamily(t *testing.T) {
+	t.Parallel()
+	const v4, v6 = "http://10.0.0.1:443", "http://[fd00::1]:443"
+	both := []string{"192.168.0.0/16", "fd01::/64"}
+	for name, tt := range map[string]struct {
+		record   vpc.DNSRecordType
+		dual     bool
+		networks []string // of users; nil: not known
+		source   string
+		want     string
+	}{
+		"IPv4 user":                       {vpc.RecordDual, true, both, "192.168.0.7", v4},
+		"IPv6 user":                       {vpc.RecordDual, true, both, "fd01::7", v6},
+		"IPv6 user, networks not known":   {vpc.RecordDual, true, nil, "fd01::7", v6},
+		"IPv6 user, names have IPv4":      {vpc.RecordIPv4, true, both, "fd01::7", v6},
+		"IPv4 user, names have IPv6":      {vpc.RecordIPv6, true, both, "192.168.0.7", v4},
+		"IPv4 user in IPv6 notation":      {vpc.RecordDual, true, both, "::ffff:192.168.0.7", v4},
+		"IPv6 user, endpoint of IPv4":     {vpc.RecordIPv4, false, both, "fd01::7", v4},
+		"IPv6 has no way to the endpoint": {vpc.RecordDual, true, both[:1], "fd01::7", v4},
+		"user not known":                  {vpc.RecordDual, true, both, "", v4},
+		"user not known, names have IPv6": {vpc.RecordIPv6, true, both, "", v6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			id := r.endpoint(1, func(e *vpc.Endpoint) { e.DNSRecordType = tt.record })
+			if tt.networks != nil {
+				r.UserNetworks = func() (out []vpc.UserNetwork) {
+					for _, n := range tt.networks {
+						out = append(out, vpc.UserNetwork{CIDR: netip.MustParsePrefix(n), Dial: netip.MustParsePrefix(n)})
+					}
+					return out
+				}
+			}
+			if tt.dual {
+				_, err := r.store.Update(r.ctx, func(tx state.Tx) error {
+					n, _, err := vpc.NetworkInterfaces().Get(tx, "eni-00000000000000001")
+					n.Addr6 = netip.MustParseAddr("fd00::1")
+					return errors.Join(err, vpc.NetworkInterfaces().Put(tx, n))
+				})
+				r.must(err)
+			}
+			r.demo(1, id)
+			var source netip.Addr
+			if tt.source != "" {
+				source = netip.MustParseAddr(tt.source)
+			}
+			u, err := r.ViewerURL(r.ctx, r.mustLaunch("ann"), source)
+			if r.must(err); !strings.HasPrefix(u, tt.want+"/#t=") {
+				t.Errorf("got %.40s, want %s", u, tt.want)
+			}
+		})
+	}
+}
+
 func TestViewerURLCarriesATicketForTheEndpoint(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	id := r.endpoint(1, nil)
 	r.demo(1, id)
 	s := r.mustLaunch("ann")
-	u, err := r.ViewerURL(r.ctx, s)
+	u, err := r.ViewerURL(r.ctx, s, netip.Addr{})
 	r.must(err)
 	p, err := url.Parse(u)
 	r.must(err)

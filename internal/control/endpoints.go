@@ -69,25 +69,11 @@ func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) 
 		return placement{}, unavailable("none of its network interfaces is in use")
 	}
 	n := up[seed%uint64(len(up))]
-	// Viewers are sent to the address of the family that the endpoint's name has; to the IPv4 one where it has both.
-	addrs := n.Addrs()
-	slices.SortStableFunc(addrs, func(a, b netip.Addr) int {
-		return cmp.Compare(rank(e.DNSRecordType, a), rank(e.DNSRecordType, b))
-	})
-	var dial netip.AddrPort
-	for _, a := range addrs {
-		if dial, ok = c.DialAddr(n.VPC, netip.AddrPortFrom(a, endpointPort)); ok {
-			break
-		}
-	}
-	if !dial.IsValid() {
+	origin, ok := c.originAt(e, n, "")
+	if !ok {
 		return placement{}, unavailable("its network is not up yet")
 	}
-	scheme := "http://"
-	if c.Secure {
-		scheme = "https://"
-	}
-	p := placement{ENI: string(n.ID), Origin: scheme + dial.String()}
+	p := placement{ENI: string(n.ID), Origin: origin}
 	if n.Addr.IsValid() {
 		p.Address = n.Addr.String()
 	}
@@ -95,6 +81,33 @@ func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) 
 		p.Address6 = n.Addr6.String()
 	}
 	return p, nil
+}
+
+// originAt is where a viewer opens an interface: at its address of the viewer's family, where users of that family have a way into VPCs
+// and the interface has one; otherwise at the one that the endpoint's name has, and the IPv4 one where it has both. No family: the viewer
+// is not known.
+func (c *Control) originAt(e *vpc.Endpoint, n *vpc.NetworkInterface, viewer vpc.AddressFamily) (string, bool) {
+	if c.UserNetworks != nil && !slices.ContainsFunc(c.UserNetworks(), func(u vpc.UserNetwork) bool { return vpc.FamilyOf(u.Dial.Addr()) == viewer }) {
+		viewer = "" // it has the portal by this family, but nothing behind it
+	}
+	order := func(a netip.Addr) int {
+		if viewer != "" && vpc.FamilyOf(a) == viewer {
+			return -1
+		}
+		return rank(e.DNSRecordType, a)
+	}
+	addrs := n.Addrs()
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return cmp.Compare(order(a), order(b)) })
+	scheme := "http://"
+	if c.Secure {
+		scheme = "https://"
+	}
+	for _, a := range addrs {
+		if dial, ok := c.DialAddr(n.VPC, netip.AddrPortFrom(a, endpointPort)); ok {
+			return scheme + dial.String(), true
+		}
+	}
+	return "", false
 }
 
 // rank puts addresses that the endpoint's name has before others.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,9 +194,14 @@ func (c *Control) Ready(ctx context.Context, id appstream.SessionID) (*appstream
 }
 
 // ViewerURL is where the user's browser opens the session: the endpoint's own origin with a new one-time ticket in the fragment. When the
-// session's network interface is not in use, the session moves to another one of its endpoint.
-func (c *Control) ViewerURL(ctx context.Context, s *appstream.Session) (string, error) {
+// session's network interface is not in use, the session moves to another one of its endpoint. An interface with addresses of both
+// families is opened at the one of source, the address by which the user reaches the portal (zero: not known).
+func (c *Control) ViewerURL(ctx context.Context, s *appstream.Session, source netip.Addr) (string, error) {
 	s, err := c.reachable(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	origin, err := c.originFor(ctx, s, source)
 	if err != nil {
 		return "", err
 	}
@@ -210,11 +216,32 @@ func (c *Control) ViewerURL(ctx context.Context, s *appstream.Session) (string, 
 	if s.Endpoint == appstream.InternetEndpoint {
 		path = "/stream/"
 	}
-	u := s.Origin + path + "#t=" + ticket
+	u := origin + path + "#t=" + ticket
 	if s.Fixed != "" {
 		u += "&r=" + s.Fixed
 	}
 	return u, nil
+}
+
+// originFor is the session's origin, at the address of its interface that a viewer at source reaches.
+func (c *Control) originFor(ctx context.Context, s *appstream.Session, source netip.Addr) (string, error) {
+	if s.Endpoint == appstream.InternetEndpoint || !source.IsValid() {
+		return s.Origin, nil
+	}
+	return state.Read(ctx, c.Store, func(r state.Reader) (string, error) {
+		n, ok, err := vpc.NetworkInterfaces().Get(r, s.ENI)
+		if err != nil || !ok {
+			return s.Origin, err
+		}
+		e, ok, err := vpc.Endpoints().Get(r, string(s.Endpoint))
+		if err != nil || !ok {
+			return s.Origin, err
+		}
+		if o, ok := c.originAt(e, n, vpc.FamilyOf(source.Unmap())); ok {
+			return o, nil
+		}
+		return s.Origin, nil
+	})
 }
 
 // reachable is the session at an interface that is in use. Where none is, it stays: the check may be what is wrong.
@@ -241,7 +268,7 @@ func (c *Control) reachable(ctx context.Context, s *appstream.Session) (*appstre
 		if err != nil {
 			return err
 		}
-		now.ENI, now.ENIAddress, now.Origin = p.ENI, p.Address, p.Origin
+		now.ENI, now.ENIAddress, now.ENIAddress6, now.Origin = p.ENI, p.Address, p.Address6, p.Origin
 		s = now
 		return appstream.Sessions.Put(tx, now)
 	})

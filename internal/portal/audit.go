@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -38,6 +39,15 @@ func client(r *http.Request) signin.Client {
 		c.TLS = &audit.TLS{Version: strings.ReplaceAll(tls.VersionName(r.TLS.Version), " ", "v"), Cipher: tls.CipherSuiteName(r.TLS.CipherSuite), Host: r.Host}
 	}
 	return c
+}
+
+// source is the address that a request comes from; zero when it is none.
+func source(r *http.Request) netip.Addr {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr().Unmap()
 }
 
 // maxAgent bounds what is kept of a User-Agent.

@@ -257,7 +257,7 @@ func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	out := map[string]any{"sessionId": s.ID, "state": "starting", "viewerUrl": "", "code": "", "reason": ""}
 	switch s.State {
 	case appstream.SessionActive:
-		u, err := p.Control.ViewerURL(ctx, s)
+		u, err := p.Control.ViewerURL(ctx, s, source(r))
 		if err != nil {
 			p.fail(w, r, err)
 			return
