@@ -40,6 +40,7 @@ type operation struct {
 	service service
 	name    string
 	in, out reflect.Type // struct types
+	tidy    func(in any) // makes of the input what the model has, where AWS's clients send it otherwise; may be nil
 	call    func(ctx context.Context, c Caller, in any) (any, error)
 }
 
@@ -52,6 +53,12 @@ func appstreamOp[In, Out any](name string, fn func(context.Context, Caller, *In)
 // ec2Op is appstreamOp for EC2. A request with DryRun is answered before the handler: handlers never see one.
 func ec2Op[In, Out any](name string, fn func(context.Context, Caller, *In) (*Out, error)) operation {
 	return op(ec2, name, fn)
+}
+
+// tidied is an operation whose input is tidied before it is held against the model.
+func tidied[In any](o operation, tidy func(*In)) operation {
+	o.tidy = func(in any) { tidy(in.(*In)) }
+	return o
 }
 
 // iamOp is appstreamOp for IAM.
@@ -255,6 +262,9 @@ func (x *exchange) decode(o *servedOperation, form *query.Form, body []byte, in 
 }
 
 func (x *exchange) validate(o *servedOperation, in any) error {
+	if o.tidy != nil {
+		o.tidy(in)
+	}
 	v := shape.Validate(o.inShape, in)
 	if len(v) == 0 {
 		return nil

@@ -229,6 +229,13 @@ func (h *ec2Handlers) insightsPathShape(p *vpc.InsightsPath) api.NetworkInsights
 	return out
 }
 
+// lowerPathProtocol writes tcp for TCP, which the AWS CLI's own example sends although the model's enum has small letters.
+func lowerPathProtocol(in *api.CreateNetworkInsightsPathInput) {
+	if in.Protocol != nil {
+		in.Protocol = new(strings.ToLower(*in.Protocol))
+	}
+}
+
 func (h *ec2Handlers) createNetworkInsightsPath(ctx context.Context, _ Caller, in *api.CreateNetworkInsightsPathInput) (*api.CreateNetworkInsightsPathOutput, error) {
 	tags, err := specifiedTags(in.TagSpecifications, "network-insights-path")
 	if err != nil {

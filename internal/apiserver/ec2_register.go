@@ -79,7 +79,7 @@ func (s *Server) ec2Operations() []operation {
 		ec2Op("DescribeInternetGateways", h.describeInternetGateways),
 		ec2Op("DescribeVpcPeeringConnections", h.describeVpcPeeringConnections),
 		ec2Op("DescribeDhcpOptions", h.describeDhcpOptions),
-		ec2Op("CreateNetworkInsightsPath", h.createNetworkInsightsPath),
+		tidied(ec2Op("CreateNetworkInsightsPath", h.createNetworkInsightsPath), lowerPathProtocol),
 		ec2Op("DescribeNetworkInsightsPaths", h.describeNetworkInsightsPaths),
 		ec2Op("DeleteNetworkInsightsPath", h.deleteNetworkInsightsPath),
 		ec2Op("StartNetworkInsightsAnalysis", h.startNetworkInsightsAnalysis),

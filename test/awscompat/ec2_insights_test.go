@@ -156,6 +156,13 @@ func TestReachabilityAnalyzer(t *testing.T) {
 	if n := a.analyze(t, *p.NetworkInsightsPathId); aws.ToBool(n.NetworkPathFound) {
 		t.Errorf("answers leave for port 443 only: %+v", n.ForwardPathComponents)
 	}
+	capitals := ok[*ec2.CreateNetworkInsightsPathOutput](t)(a.ec2.CreateNetworkInsightsPath(ctx, &ec2.CreateNetworkInsightsPathInput{
+		Source: &o.gateway, Destination: &o.endpoint, Protocol: "TCP", // as the AWS CLI's own example has it
+	})).NetworkInsightsPath
+	if capitals.Protocol != types.ProtocolTcp {
+		t.Errorf("protocol of a path asked for with TCP: %q", capitals.Protocol)
+	}
+	wantCode(t, refused(a.ec2.CreateNetworkInsightsPath(ctx, &ec2.CreateNetworkInsightsPathInput{Source: &o.gateway, Destination: &o.endpoint, Protocol: "ICMP"})), "InvalidParameterValue", "Protocol")
 	for code, in := range map[string]*ec2.CreateNetworkInsightsPathInput{
 		"InvalidVpcEndpointId.NotFound":      {Source: &o.gateway, Destination: aws.String("vpce-00000000000000000"), Protocol: types.ProtocolTcp},
 		"InvalidNetworkInterfaceID.NotFound": {Source: aws.String("eni-00000000000000000"), Destination: &o.endpoint, Protocol: types.ProtocolTcp},
@@ -201,7 +208,7 @@ func TestCLIAnswersWhichRuleBlocks(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	gateway := run("describe-route-tables", "--filters", "Name=vpc-id,Values="+o.vpc, "--query", "RouteTables[0].PropagatingVgws[0].GatewayId", "--output", "text")
-	path := run("create-network-insights-path", "--source", gateway, "--source-ip", "172.16.0.5", "--destination", o.endpoint, "--protocol", "tcp", "--destination-port", "1400",
+	path := run("create-network-insights-path", "--source", gateway, "--source-ip", "172.16.0.5", "--destination", o.endpoint, "--protocol", "TCP", "--destination-port", "1400",
 		"--query", "NetworkInsightsPath.NetworkInsightsPathId", "--output", "text")
 	ask := func() string {
 		t.Helper()
