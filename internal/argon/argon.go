@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
 
@@ -30,6 +31,7 @@ type Options struct {
 type Hasher struct {
 	memoryKiB, passes uint32
 	slots, queue      chan struct{}
+	work              atomic.Uint64
 }
 
 const (
@@ -55,7 +57,9 @@ func New(o Options) *Hasher {
 	if o.Queue == 0 {
 		o.Queue = 32 * o.Slots
 	}
-	return &Hasher{o.MemoryKiB, o.Passes, make(chan struct{}, o.Slots), make(chan struct{}, o.Slots+o.Queue)}
+	return &Hasher{
+		memoryKiB: o.MemoryKiB, passes: o.Passes, slots: make(chan struct{}, o.Slots), queue: make(chan struct{}, o.Slots+o.Queue),
+	}
 }
 
 var b64 = base64.RawStdEncoding.Strict()
@@ -104,8 +108,13 @@ func (h *Hasher) derive(ctx context.Context, password string, salt []byte, passe
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	h.work.Add(uint64(memoryKiB) * uint64(passes))
 	return argon2.IDKey([]byte(password), salt, passes, memoryKiB, lanes, hashBytes), nil
 }
+
+// Work is what all hashes so far have cost: the KiB that they filled, each as often as it was passed over. Two ways through a program
+// of which this grows alike take a guesser's clock the same time.
+func (h *Hasher) Work() uint64 { return h.work.Load() }
 
 type params struct {
 	memoryKiB, passes uint32

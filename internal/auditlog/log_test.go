@@ -323,3 +323,30 @@ func BenchmarkRecord(b *testing.B) {
 		l.Record(e)
 	}
 }
+
+// BenchmarkRecordSynced is what each event would cost if it were synced before the answer (ADR 25).
+func BenchmarkRecordSynced(b *testing.B) {
+	dir := b.TempDir()
+	l, err := auditlog.Open(auditlog.Options{Dir: dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	e := event("CreateStack")
+	l.Record(e)
+	names, err := auditlog.Files(dir)
+	if err != nil || len(names) != 1 {
+		b.Fatalf("got %v (%v), want one file", names, err)
+	}
+	f, err := os.Open(names[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for b.Loop() {
+		l.Record(e)
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"penstock.dev/penstock/internal/argon"
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/sqlite"
 )
@@ -387,5 +388,29 @@ func TestOIDCProviderAway(t *testing.T) {
 	s.op.Close()
 	if to := s.get(s.browser, s.url+"/federation/op/start"); to != "/?error=provider-away" {
 		t.Errorf("no server: sent to %q", to)
+	}
+}
+
+// fullDisk is a record that cannot be written.
+type fullDisk struct{ audit.Discard }
+
+func (fullDisk) Ready() error { return errors.New("no space left on device") }
+
+// TestNoFederatedSignInWithoutARecord: identity providers are no way around the rule that passwords are under.
+func TestNoFederatedSignInWithoutARecord(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	q := s.begin(s.browser, "")
+	s.signIn.Audit = fullDisk{}
+	if at := s.back(s.browser, q); at != "/?error=no-record" {
+		t.Errorf("got sent to %s", at)
+	}
+	if _, err := s.signedIn(s.browser); err == nil {
+		t.Error("the browser is signed in")
+	}
+	s.signIn.Audit = audit.Discard{}
+	s.back(s.browser, s.begin(s.browser, ""))
+	if _, err := s.signedIn(s.browser); err != nil {
+		t.Errorf("with a record again: %v", err)
 	}
 }

@@ -92,6 +92,10 @@ func (p *Portal) authenticate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t, err := p.SignIn.Open(r.Context(), v, client(r), p.token(r), signin.OpenOptions{})
+	if refusal, ok := errors.AsType[*signin.Refusal](err); ok {
+		p.sendBack(w, r, refusal.Code)
+		return
+	}
 	if err != nil {
 		p.Log.Error("streaming URL could not be opened", "error", err)
 		p.sendBack(w, r, "internal")

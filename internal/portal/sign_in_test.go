@@ -238,10 +238,13 @@ func (fullDisk) Ready() error { return errors.New("no space left on device") }
 
 func TestNobodySignsInWithoutARecord(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, true, func(o *Options) { o.Audit = fullDisk{} })
+	s := newSite(t, true, func(o *Options) { o.SignIn.Audit = fullDisk{} })
 	body := map[string]string{"userName": "ann@example.com", "password": s.user("ann@example.com")}
 	if resp, out := s.post(s.browser, "signin", body); resp.StatusCode != http.StatusServiceUnavailable || out["code"] != "no-record" || len(resp.Cookies()) > 0 {
 		t.Errorf("sign-in: got %s %v", resp.Status, out)
+	}
+	if resp, out := s.post(s.browser, "reset", body); resp.StatusCode != http.StatusServiceUnavailable || out["code"] != "no-record" {
+		t.Errorf("a request for a new password: got %s %v", resp.Status, out)
 	}
 	if resp, _ := s.post(s.browser, "signout", map[string]bool{}); resp.StatusCode != http.StatusNoContent {
 		t.Errorf("sign-out: got %s", resp.Status)

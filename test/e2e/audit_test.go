@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -250,7 +251,7 @@ func TestFullAuditDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s := start(t, dir, "--no-demo")
+	s := start(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	root, stacks := iam.NewFromConfig(s.asRoot()), appstream.NewFromConfig(s.asRoot())
@@ -275,9 +276,19 @@ func TestFullAuditDisk(t *testing.T) {
 	if _, err := stacks.DescribeStacks(ctx, &appstream.DescribeStacksInput{}); err != nil {
 		t.Errorf("reading while the disk is full: %v", err)
 	}
+	browser := &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := browser.Get(s.info.StreamingURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if to := resp.Header.Get("Location"); to != "/?error=no-record" {
+		t.Errorf("a streaming URL while the disk is full: sent to %q", to)
+	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
+	s.visit(s.info.StreamingURL).mustLaunch("xterm")
 	if err := create("after"); err != nil {
 		t.Errorf("with room again: %v", err)
 	}

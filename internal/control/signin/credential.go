@@ -23,7 +23,6 @@ type credential struct {
 
 	Reset        string    `json:",omitempty"` // SHA-256 of the code in a mail
 	ResetExpires time.Time `json:",omitzero"`
-	ResetTries   int       `json:",omitempty"`
 }
 
 var credentials = state.Table[credential]{Kind: "user-credential", ID: func(c *credential) string { return c.User }}
@@ -40,6 +39,9 @@ const maxNameBytes = 512
 // PasswordSignIn begins a sign-in of a user of the pool. The token's step says what is still missing. Whether the name or the password
 // was wrong is told to nobody, and takes the same time.
 func (s *Service) PasswordSignIn(ctx context.Context, name, password string, c Client, earlier string) (Token, error) {
+	if err := s.recordable(); err != nil {
+		return Token{}, err
+	}
 	t, err := s.passwordSignIn(ctx, name, password, c, earlier)
 	if err != nil || t.Step == StepDone {
 		s.auditName(ctx, "SignIn", name, c, err)
@@ -150,6 +152,9 @@ func stepAfterFactor(c *credential) Step {
 
 // ChooseNewPassword replaces a temporary password and goes on with the sign-in.
 func (s *Service) ChooseNewPassword(ctx context.Context, token, password string, c Client) (Token, error) {
+	if err := s.recordable(); err != nil {
+		return Token{}, err
+	}
 	si, err := state.Read(ctx, s.Store, func(r state.Reader) (*SignIn, error) { return s.at(r, token, StepNewPassword) })
 	if err != nil {
 		return Token{}, err
@@ -208,6 +213,9 @@ func (s *Service) ChangePassword(ctx context.Context, token, old, password strin
 
 // proved is the sign-in of a user of the pool who typed the password again.
 func (s *Service) proved(ctx context.Context, token, password string, c Client) (*SignIn, error) {
+	if err := s.recordable(); err != nil {
+		return nil, err
+	}
 	si, err := state.Read(ctx, s.Store, func(r state.Reader) (*SignIn, error) { return s.at(r, token, StepDone) })
 	if err != nil {
 		return nil, err
@@ -290,7 +298,7 @@ func (s *Service) setPassword(tx state.Tx, user, hash string) (*credential, erro
 		cred = &credential{User: user}
 	}
 	cred.Hash, cred.Temporary, cred.Expires = hash, false, time.Time{}
-	cred.Reset, cred.ResetExpires, cred.ResetTries = "", time.Time{}, 0
+	cred.Reset, cred.ResetExpires = "", time.Time{}
 	if err := endAll(tx, poolVisitor(user)); err != nil {
 		return nil, err
 	}

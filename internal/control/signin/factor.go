@@ -68,6 +68,9 @@ func factorBound(user string) []byte { return []byte("second factor " + user) }
 
 // Enrol begins to add a second factor at StepEnrol, or says again what it began with.
 func (s *Service) Enrol(ctx context.Context, token string) (Enrolment, error) {
+	if err := s.recordable(); err != nil {
+		return Enrolment{}, err
+	}
 	return state.Write(ctx, s.Store, func(tx state.Tx) (Enrolment, error) {
 		si, err := s.at(tx, token, StepEnrol)
 		if err != nil {
@@ -107,6 +110,9 @@ func (s *Service) AddFactor(ctx context.Context, token, password string, c Clien
 
 // ConfirmFactor adds the second factor when the app shows the right code, and tells the recovery codes: this once.
 func (s *Service) ConfirmFactor(ctx context.Context, token, code string, c Client) (Token, error) {
+	if err := s.recordable(); err != nil {
+		return Token{}, err
+	}
 	var v appstream.Visitor
 	t, err := state.Write(ctx, s.Store, func(tx state.Tx) (Token, error) {
 		si, err := s.at(tx, token, StepEnrol, StepDone)
@@ -188,6 +194,9 @@ func (s *Service) ResetFactor(ctx context.Context, name string) error {
 
 // CheckFactor goes on with a sign-in at StepFactor: by the app's code, which works once, or by a recovery code, which is used up.
 func (s *Service) CheckFactor(ctx context.Context, token, code string, c Client) (Token, error) {
+	if err := s.recordable(); err != nil {
+		return Token{}, err
+	}
 	si, err := state.Read(ctx, s.Store, func(r state.Reader) (*SignIn, error) { return s.at(r, token, StepFactor) })
 	if err != nil {
 		return Token{}, err

@@ -125,6 +125,16 @@ func (f *failures) count(now time.Time, cs []counter) (locked bool) {
 	return locked
 }
 
+// so is how often something failed so far.
+func (f *failures) so(key string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e := f.counts[key]; e != nil {
+		return entry(e).n
+	}
+	return 0
+}
+
 // undo takes back what attempt counted, when nothing was looked at.
 func (f *failures) undo(cs []counter) {
 	f.mu.Lock()

@@ -24,19 +24,23 @@ type resetRequest struct {
 }
 
 // RequestReset has a code mailed to a user who forgot the password. The answer is the same, and as fast, whoever the name belongs
-// to: the request is looked at later.
-func (s *Service) RequestReset(name string, c Client) {
+// to: the request is looked at later. It fails for everybody while nothing can go on record.
+func (s *Service) RequestReset(name string, c Client) error {
+	if err := s.recordable(); err != nil {
+		return err
+	}
 	if name == "" || len(name) > maxNameBytes {
-		return
+		return nil
 	}
 	if _, err := s.failures.attempt(s.Now(), counters("reset request", name, c.Source)); err != nil {
-		return
+		return nil //nolint:nilerr // nobody is told
 	}
 	select {
 	case s.resets <- resetRequest{name, c}:
 	default:
 		s.Log.Warn("request for a new password was dropped: too many wait")
 	}
+	return nil
 }
 
 func (s *Service) serveResets(ctx context.Context) error {
@@ -66,7 +70,7 @@ func (s *Service) reset(ctx context.Context, q resetRequest) error {
 		if err != nil || !ok || cred.Temporary || cred.ResetExpires.Sub(now) > resetLife-resetPause {
 			return err
 		}
-		cred.Reset, cred.ResetExpires, cred.ResetTries = tokenID(plainCode(code)), now.Add(resetLife), 0
+		cred.Reset, cred.ResetExpires = tokenID(plainCode(code)), now.Add(resetLife)
 		if err := credentials.Put(tx, cred); err != nil {
 			return err
 		}
@@ -82,6 +86,9 @@ func (s *Service) reset(ctx context.Context, q resetRequest) error {
 // Reset sets a new password with the code of a mail, and ends every sign-in of the user. The user signs in then, with the second
 // factor where there is one.
 func (s *Service) Reset(ctx context.Context, name, code, password string, c Client) error {
+	if err := s.recordable(); err != nil {
+		return err
+	}
 	err := s.confirmReset(ctx, name, plainCode(code), password, c)
 	s.auditName(ctx, "ChangePassword", name, c, err)
 	return err
@@ -106,31 +113,40 @@ func (s *Service) confirmReset(ctx context.Context, name, code, password string,
 		s.failures.undo(count)
 		return err
 	}
-	right := false
+	// A wrong code writes nothing, whoever the name belongs to: the time of a write would tell who asked for a code.
+	cred, err := s.credential(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !s.rightCode(cred, code) {
+		s.failures.count(s.Now(), tries(cred))
+		return wrong
+	}
 	_, err = s.Store.Update(ctx, func(tx state.Tx) error {
-		right = false
-		cred, ok, err := credentials.Get(tx, name)
-		if err != nil || !ok || cred.Reset == "" {
-			return err
+		now, ok, err := credentials.Get(tx, name)
+		if err == nil && (!ok || now.Reset != cred.Reset) { // used or replaced since
+			err = wrong
 		}
-		if !s.Now().Before(cred.ResetExpires) || cred.ResetTries >= resetTries {
-			return nil
+		if err == nil {
+			_, err = s.setPassword(tx, name, hash)
 		}
-		if subtle.ConstantTimeCompare([]byte(cred.Reset), []byte(tokenID(code))) != 1 {
-			cred.ResetTries++
-			return credentials.Put(tx, cred)
-		}
-		right = true
-		_, err = s.setPassword(tx, name, hash)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if !right {
-		return wrong
-	}
 	s.failures.succeeded(count)
 	s.failures.forget(passwordFailures, name)
 	return nil
+}
+
+// tries count the wrong codes against the code of one mail, wherever they came from.
+func tries(c *credential) []counter {
+	return []counter{{key: "reset code " + c.Reset, free: resetTries}}
+}
+
+// rightCode reports whether a code is that of the newest mail, which is good for a time and for some tries.
+func (s *Service) rightCode(c *credential, code string) bool {
+	same := subtle.ConstantTimeCompare([]byte(c.Reset), []byte(tokenID(code))) == 1
+	return same && s.Now().Before(c.ResetExpires) && s.failures.so(tries(c)[0].key) < resetTries
 }

@@ -137,6 +137,7 @@ const (
 	CodeWrongCode = "wrong-code"
 	CodeStep      = "wrong-step" // the sign-in is not at the step that the request is for
 	CodeEnded     = "not-signed-in"
+	CodeNoRecord  = "no-record" // the audit log cannot be written
 )
 
 // Client is where an attempt comes from.
@@ -144,6 +145,16 @@ type Client struct {
 	Source string     // address, without port
 	Agent  string     // User-Agent
 	TLS    *audit.TLS `json:"-"` // nil: plain
+}
+
+// recordable refuses to begin what could not go on record: nobody comes in, by whichever way, and nothing that a user proves with
+// changes. Who is in goes on, and signs out.
+func (s *Service) recordable() error {
+	if err := s.Audit.Ready(); err != nil {
+		s.Log.Error("a sign-in was refused: the audit log cannot be written", "error", err)
+		return &Refusal{Code: CodeNoRecord, Reason: "nobody can sign in at this moment; tell your administrator"}
+	}
+	return nil
 }
 
 // audit puts an act on record; err is nil or why it was refused. Anybody can cause refusals: they are bounded.

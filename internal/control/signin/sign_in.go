@@ -181,6 +181,9 @@ func (s *Service) at(r state.Reader, token string, steps ...Step) (*SignIn, erro
 // Open signs in whoever opens a streaming URL, or comes from an identity provider with nothing left to prove. Life bounds the
 // sign-in; zero: the service's own bound. Once, when not empty, is what may open one sign-in only, until the given time.
 func (s *Service) Open(ctx context.Context, v appstream.Visitor, c Client, earlier string, o OpenOptions) (Token, error) {
+	if err := s.recordable(); err != nil {
+		return Token{}, err
+	}
 	t, err := state.Write(ctx, s.Store, func(tx state.Tx) (Token, error) {
 		si := SignIn{Step: StepDone, Visitor: v, Client: c}
 		if o.Life > 0 {
@@ -214,6 +217,9 @@ type OpenOptions struct {
 
 // Bind finishes a sign-in at StepBind for the browser that began it.
 func (s *Service) Bind(ctx context.Context, handle, binding string, c Client, earlier string) (Token, error) {
+	if err := s.recordable(); err != nil {
+		return Token{}, err
+	}
 	var v appstream.Visitor
 	t, err := state.Write(ctx, s.Store, func(tx state.Tx) (Token, error) {
 		si, err := s.at(tx, handle, StepBind)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -563,9 +564,9 @@ func TestReset(t *testing.T) {
 	r := newRig(t)
 	token := r.user(ann, password)
 	r.must(r.CreateUser(r.ctx, signin.NewUser{Name: "new@example.com", Message: signin.Suppress}))
-	r.RequestReset("nobody@example.com", here)
-	r.RequestReset("new@example.com", here)
-	r.RequestReset(ann, here)
+	r.must(r.RequestReset("nobody@example.com", here))
+	r.must(r.RequestReset("new@example.com", here))
+	r.must(r.RequestReset(ann, here))
 	m := r.mail(2)
 	if m.To != ann {
 		t.Fatalf("a mail went to %s", m.To)
@@ -585,11 +586,11 @@ func TestReset(t *testing.T) {
 		t.Errorf("the new password: %v", err)
 	}
 	r.clock.pass(time.Hour)
-	r.RequestReset(ann, here)
+	r.must(r.RequestReset(ann, here))
 	reset = r.codeIn(r.mail(3))
 	r.clock.pass(24 * time.Hour)
 	wantCode(t, "after 24 h", r.Reset(r.ctx, ann, reset, password, here), signin.CodeWrongCode)
-	r.RequestReset(ann, here)
+	r.must(r.RequestReset(ann, here))
 	reset = r.codeIn(r.mail(4))
 	for i := range 5 {
 		_ = r.Reset(r.ctx, ann, "WRONG", password, signin.Client{Source: fmt.Sprintf("203.0.113.%d", i)})
@@ -781,5 +782,142 @@ func TestMailWaitsForItsServer(t *testing.T) {
 				t.Error("a password stands in the store")
 			}
 		}
+	}
+}
+
+// meter counts what one attempt costs: hashes by their work, reads, and writes to the store.
+type meter struct {
+	state.Store
+	*argon.Hasher
+	reads, writes atomic.Int64
+}
+
+func (m *meter) View(ctx context.Context, fn func(state.Reader) error) error {
+	m.reads.Add(1)
+	return m.Store.View(ctx, fn)
+}
+
+func (m *meter) Update(ctx context.Context, fn func(state.Tx) error) (state.Revision, error) {
+	m.writes.Add(1)
+	return m.Store.Update(ctx, fn)
+}
+
+type cost struct{ hashing, reads, writes int64 }
+
+func (m *meter) of(attempt func()) cost {
+	before := cost{int64(m.Work()), m.reads.Load(), m.writes.Load()}
+	attempt()
+	return cost{int64(m.Work()) - before.hashing, m.reads.Load() - before.reads, m.writes.Load() - before.writes}
+}
+
+// TestAGuessCostsTheSameWhoeverItIsFor: the clock tells nobody which users exist, since the same work is done for each of them.
+func TestAGuessCostsTheSameWhoeverItIsFor(t *testing.T) {
+	t.Parallel()
+	m := &meter{Hasher: argon.New(argon.Options{MemoryKiB: 64})}
+	r := newRig(t, func(o *signin.Options) {
+		m.Store = o.Store
+		o.Store, o.Hasher = m, m.Hasher
+	})
+	const disabled, temporary, silent, expired, asked = "dis@example.com", "tmp@example.com", "sil@example.com", "exp@example.com", "ask@example.com"
+	r.must(r.CreateUser(r.ctx, signin.NewUser{Name: expired}))
+	r.mail(1)
+	r.clock.pass(8 * 24 * time.Hour)
+	for _, name := range []string{ann, disabled, asked} {
+		r.user(name, password)
+	}
+	r.must(r.SetUserEnabled(r.ctx, disabled, false))
+	r.must(r.CreateUser(r.ctx, signin.NewUser{Name: temporary}))
+	r.must(r.CreateUser(r.ctx, signin.NewUser{Name: silent, Message: signin.Suppress}))
+	r.mail(5)
+	r.must(r.RequestReset(asked, here))
+	r.mail(6)
+	names := []string{"nobody@example.com", ann, disabled, temporary, silent, expired, asked, "not a name"}
+	far := func(n int) signin.Client { return signin.Client{Source: fmt.Sprintf("198.51.100.%d", n)} }
+	const aHash = 64   // KiB, one pass
+	for i := range 7 { // 5 that are free, and two that wait
+		for n, name := range names {
+			got := m.of(func() {
+				_, err := r.PasswordSignIn(r.ctx, name, "a wrong password", far(n), "")
+				wantCode(t, name, err, map[bool]string{true: signin.CodeWrong, false: signin.CodeWait}[i < 5])
+			})
+			want := cost{aHash, 2, 0} // the credential, and the name for the record
+			switch {
+			case i == 4: // a lock-out is one more event
+				want.reads = 3
+			case i > 4:
+				want = cost{0, 1, 0}
+			}
+			if got != want {
+				t.Errorf("guess %d for %s: got %+v, want %+v", i+1, name, got, want)
+			}
+		}
+	}
+	for n, name := range names {
+		got := m.of(func() { wantCode(t, name, r.Reset(r.ctx, name, "WRONG-CODE", other, far(n)), signin.CodeWrongCode) })
+		if want := (cost{aHash, 2, 0}); got != want {
+			t.Errorf("a wrong code for %s: got %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// record is one that cannot be written while full is set.
+type record struct {
+	audit.Discard
+	full atomic.Bool
+}
+
+func (r *record) Ready() error {
+	if r.full.Load() {
+		return errors.New("no space left on device")
+	}
+	return nil
+}
+
+// TestNobodyComesInWithoutARecord: while the audit log cannot be written, no way in is open and nothing that a user proves with changes.
+func TestNobodyComesInWithoutARecord(t *testing.T) {
+	t.Parallel()
+	full := &record{}
+	r := newRig(t, func(o *signin.Options) { o.Audit = full })
+	in := r.user(ann, password)
+	r.must(r.CreateUser(r.ctx, signin.NewUser{Name: "new@example.com"}))
+	temporary := r.codeIn(r.mail(2))
+	step, err := r.PasswordSignIn(r.ctx, "new@example.com", temporary, here, "")
+	r.must(err)
+	v := appstream.Visitor{Auth: appstream.AuthSAML, Provider: "corp", UserID: "sam"}
+	waiting, err := r.Open(r.ctx, v, here, "", signin.OpenOptions{Binding: "b"})
+	r.must(err)
+	ways := map[string]func() error{
+		"a password": func() error { _, err := r.PasswordSignIn(r.ctx, ann, password, here, ""); return err },
+		"a streaming URL": func() error {
+			_, err := r.Open(r.ctx, appstream.Visitor{Auth: appstream.AuthAPI, UserID: "u", Stack: "s"}, here, "", signin.OpenOptions{})
+			return err
+		},
+		"an assertion": func() error {
+			_, err := r.Open(r.ctx, v, here, "", signin.OpenOptions{Once: "saml corp a-1", OnceUntil: r.clock.now().Add(time.Hour)})
+			return err
+		},
+		"an answer":       func() error { _, err := r.Bind(r.ctx, waiting.Value, "b", here, ""); return err },
+		"a new password":  func() error { _, err := r.ChooseNewPassword(r.ctx, step.Value, other, here); return err },
+		"another one":     func() error { _, err := r.ChangePassword(r.ctx, in.Value, password, other, here); return err },
+		"a second factor": func() error { _, err := r.AddFactor(r.ctx, in.Value, password, here); return err },
+		"a code":          func() error { _, err := r.CheckFactor(r.ctx, in.Value, "000000", here); return err },
+		"a reset":         func() error { return r.Reset(r.ctx, ann, "CODE", other, here) },
+		"asking for one":  func() error { return r.RequestReset("someone@example.com", here) },
+	}
+	full.full.Store(true)
+	for name, way := range ways {
+		wantCode(t, name, way(), signin.CodeNoRecord)
+	}
+	if _, err := r.Lookup(r.ctx, in.Value); err != nil {
+		t.Errorf("who is signed in: %v", err)
+	}
+	full.full.Store(false)
+	for _, name := range []string{"a password", "a streaming URL", "an assertion", "an answer", "a new password", "asking for one"} {
+		r.must(ways[name]())
+	}
+	full.full.Store(true)
+	r.must(r.SignOut(r.ctx, in.Value, true, here))
+	if _, err := r.Lookup(r.ctx, in.Value); code(err) != signin.CodeEnded {
+		t.Errorf("after signing out: got %v", err)
 	}
 }

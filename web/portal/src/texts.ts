@@ -138,6 +138,7 @@ const signInErrors = new Map([
   ["wrong-stack", "These applications are not assigned to you. Ask your administrator."],
   ["replayed", "This sign-in was used before. Sign in again."],
   ["not-signed-in", "The sign-in took too long. Sign in again."],
+  ["no-record", "Nobody can sign in at this moment. Tell your administrator."],
   ["busy", "Many people are signing in at this moment. Try again."],
   ["sign-in-failed", "Something went wrong on our side. Sign in again."],
 ]);
