@@ -128,6 +128,9 @@ func (r *region) announce(info devJSON) {
 		fmt.Printf("\nopen     %s\n\n", info.StreamingURL)
 	}
 	fmt.Println("ready")
+	if err := notifyReady(); err != nil {
+		r.log.Warn("the service manager was not told that the server is ready", "error", err)
+	}
 }
 
 func (r *region) writeFiles(info devJSON) error {

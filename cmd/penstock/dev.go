@@ -22,8 +22,9 @@ import (
 	"penstock.dev/penstock/internal/sqlite"
 )
 
-// devConfig is what `penstock dev` takes.
-type devConfig struct {
+// serverConfig is what a server is told: `penstock dev` by flags, `penstock serve` by the keys of a file that stand for the same flags.
+type serverConfig struct {
+	command    string // dev or serve
 	dataDir    string
 	apiAddr    string
 	publicAddr string
@@ -41,7 +42,9 @@ type devConfig struct {
 	upstreams  []netip.AddrPort // of names that are not ours
 	flowLogs   flowLogConfig
 	audit      auditConfig
-	key        []byte // content of the key file; nil for none
+	keyFile    string
+	key        []byte // its content; nil for none
+	accountID  string // of a data directory that has none yet; "": any
 	limits     limitsConfig
 	logLevel   slog.Level
 	signIn     signInConfig
@@ -53,14 +56,27 @@ const (
 	readyTimeout = 60 * time.Second
 )
 
-func parseDev(args []string, out io.Writer) (devConfig, error) {
-	var c devConfig
+func parseDev(args []string, out io.Writer) (serverConfig, error) {
+	c := serverConfig{command: "dev"}
 	fs := flag.NewFlagSet("penstock dev", flag.ContinueOnError)
 	fs.SetOutput(out)
+	c.flags(fs)
+	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
+	c.limits.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		return c, err
+	}
+	if fs.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	return c, c.check()
+}
+
+// flags are the settings that every way to start a server has.
+func (c *serverConfig) flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.dataDir, "data-dir", "./penstock-data", "`folder` of all state")
 	fs.StringVar(&c.apiAddr, "api-addr", "127.0.0.1:4580", "`address` of the API: all AWS protocols on one URL")
 	fs.StringVar(&c.publicAddr, "public-addr", "127.0.0.1:8080", "`address` of portal, console and internet streaming endpoint")
-	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
 	fs.StringVar(&c.net, "net", netLoopback, "network `driver`: loopback, kernel (real addresses and packet filters; needs root) or rootless (packet filters in namespaces of its own)")
 	fs.Func("attach", attachUsage, func(s string) error {
 		a, err := parseAttach(s)
@@ -81,66 +97,63 @@ func parseDev(args []string, out io.Writer) (devConfig, error) {
 	})
 	c.flowLogs.flags(fs)
 	c.audit.flags(fs)
-	keyFile := fs.String("key-file", "", "`file` with a key or passphrase that seals what is secret in the data directory")
-	c.limits.flags(fs)
+	fs.StringVar(&c.keyFile, "key-file", "", "`file` with a key or passphrase that seals what is secret in the data directory")
 	c.signIn.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
-	if err := fs.Parse(args); err != nil {
-		return c, err
-	}
-	if fs.NArg() > 0 {
-		return c, fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	}
+}
+
+// check refuses what cannot work, before anything is opened, and reads the key file. Its errors name flags.
+func (c *serverConfig) check() error {
 	switch c.net {
 	case netLoopback, netKernel, netRootless:
 	default:
-		return c, fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
+		return fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
 	}
 	if len(c.attach) > 0 && c.net != netKernel {
-		return c, errors.New("--attach goes with --net kernel")
+		return errors.New("--attach goes with --net kernel")
 	}
 	if c.tls != tlsAuto && c.tls != tlsOn {
-		return c, fmt.Errorf("--tls %q is not auto or on", c.tls)
+		return fmt.Errorf("--tls %q is not auto or on", c.tls)
 	}
 	if err := c.signIn.check(); err != nil {
-		return c, err
+		return err
 	}
 	if (c.tlsCert == "") != (c.tlsKey == "") {
-		return c, errors.New("--tls-cert and --tls-key go together")
+		return errors.New("--tls-cert and --tls-key go together")
 	}
 	if err := c.flowLogs.check(); err != nil {
-		return c, err
+		return err
 	}
 	if err := c.audit.check(); err != nil {
-		return c, err
+		return err
 	}
 	var err error
-	if c.key, err = readKeyFile(*keyFile); err != nil {
-		return c, fmt.Errorf("--key-file: %w", err)
+	if c.key, err = readKeyFile(c.keyFile); err != nil {
+		return fmt.Errorf("--key-file: %w", err)
 	}
 	for _, a := range []struct{ flag, value string }{{"--api-addr", c.apiAddr}, {"--public-addr", c.publicAddr}} {
 		p, err := netip.ParseAddrPort(a.value)
 		if err != nil {
-			return c, fmt.Errorf("%s %q is not IP:PORT: %w", a.flag, a.value, err)
+			return fmt.Errorf("%s %q is not IP:PORT: %w", a.flag, a.value, err)
 		}
 		if p.Addr().IsUnspecified() {
-			return c, fmt.Errorf("%s %s is no address to connect to; name one of this machine's", a.flag, a.value)
+			return fmt.Errorf("%s %s is no address to connect to; name one of this machine's", a.flag, a.value)
 		}
 	}
 	if err := c.acme.check(); err != nil {
-		return c, err
+		return err
 	}
 	if c.publicURL != "" {
 		if err := checkPublicURL(c.publicURL, c.secure()); err != nil {
-			return c, fmt.Errorf("--public-url %q: %w", c.publicURL, err)
+			return fmt.Errorf("--public-url %q: %w", c.publicURL, err)
 		}
 	}
 	dir, err := filepath.Abs(c.dataDir)
 	if err != nil {
-		return c, fmt.Errorf("--data-dir: %w", err)
+		return fmt.Errorf("--data-dir: %w", err)
 	}
 	c.dataDir = dir
-	return c, nil
+	return nil
 }
 
 func devCommand(ctx context.Context, args []string) error {
@@ -151,6 +164,11 @@ func devCommand(ctx context.Context, args []string) error {
 	if c.limits.only {
 		return c.limits.write(os.Stdout)
 	}
+	return c.serve(ctx, args, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel})))
+}
+
+// serve runs a region until ctx ends. args are those of the command, which is run again where the network is in namespaces of its own.
+func (c serverConfig) serve(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := os.MkdirAll(c.dataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
@@ -160,7 +178,7 @@ func devCommand(ctx context.Context, args []string) error {
 			return err
 		}
 		if host == nil {
-			return runInside(ctx, args)
+			return runInside(ctx, append([]string{c.command}, args...))
 		}
 		c.host = host
 		var cancel context.CancelFunc
@@ -171,7 +189,6 @@ func devCommand(ctx context.Context, args []string) error {
 			cancel()
 		}()
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel}))
 	c.checkLimits(log)
 	r, err := openRegion(ctx, c, log)
 	if err != nil {
@@ -186,7 +203,7 @@ const expectedConns = 10_000
 
 // checkLimits says when the process may not open enough. The runtime has raised the soft limit to the hard one for this process; what
 // it starts gets the original.
-func (c devConfig) checkLimits(log *slog.Logger) {
+func (c serverConfig) checkLimits(log *slog.Logger) {
 	each := 2 // to the viewer and to its agent
 	if c.net == netRootless {
 		each = 4 // and both ends of what is carried inside
@@ -201,9 +218,9 @@ func (c devConfig) checkLimits(log *slog.Logger) {
 	}
 }
 
-// runInside runs this command again in namespaces of its own, and is its process outside.
+// runInside runs a command of this program again in namespaces of its own, and is its process outside.
 func runInside(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", append([]string{"dev"}, args...)...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err := rootless.Run(ctx, cmd)
@@ -217,7 +234,7 @@ func runInside(ctx context.Context, args []string) error {
 }
 
 // lock takes the data directory. A server in namespaces of its own is killed by the kernel a moment after the process outside was.
-func (c devConfig) lock(ctx context.Context) (unlock func() error, err error) {
+func (c serverConfig) lock(ctx context.Context) (unlock func() error, err error) {
 	const patience = 2 * time.Second
 	for end := time.Now().Add(patience); ; {
 		if unlock, err = sqlite.Lock(c.dataDir); err == nil || c.host == nil || time.Now().After(end) {
@@ -232,7 +249,7 @@ func (c devConfig) lock(ctx context.Context) (unlock func() error, err error) {
 }
 
 // listen binds an address and says what to do when that is not possible.
-func (c devConfig) listen(ctx context.Context, name, addr string) (net.Listener, error) {
+func (c serverConfig) listen(ctx context.Context, name, addr string) (net.Listener, error) {
 	var l net.Listener
 	var err error
 	if c.host != nil {
@@ -248,7 +265,7 @@ func (c devConfig) listen(ctx context.Context, name, addr string) (net.Listener,
 }
 
 // listenDNS binds the name server's sockets.
-func (c devConfig) listenDNS(ctx context.Context) (*nameserver.Sockets, error) {
+func (c serverConfig) listenDNS(ctx context.Context) (*nameserver.Sockets, error) {
 	if c.host != nil {
 		return nameserver.ListenBy(c.dnsAddr, c.host.Listen, c.host.ListenPacket)
 	}

@@ -87,15 +87,21 @@ func readKeyFile(path string) ([]byte, error) {
 func identityPath(dir string) string { return filepath.Join(dir, "identity.json") }
 
 // loadIdentity reads DIR/identity.json, or makes it on the first start (mode 0600). With a key file's content it is sealed; one that is
-// not sealed yet gets sealed then.
-func loadIdentity(dir string, key []byte) (identity, error) {
+// not sealed yet gets sealed then. The account ID is that of a new identity and must be that of an older one; "": any.
+func loadIdentity(dir string, key []byte, accountID string) (identity, error) {
 	id, err := readIdentity(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		id = newIdentity()
+		if accountID != "" {
+			id.AccountID = accountID
+		}
 		return id, id.write(dir, key)
 	case err != nil:
 		return id, err
+	}
+	if accountID != "" && id.AccountID != accountID {
+		return id, fmt.Errorf("account ID %s: the data directory is of account %s, and an account keeps its ID", accountID, id.AccountID)
 	}
 	wasSealed := id.Sealed != nil
 	if err := id.open(key); err != nil {

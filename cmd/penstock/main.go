@@ -27,6 +27,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"dev", "run a whole region in one process, with a demo to click", devCommand},
+		{"serve", "run a region for production on one machine, from a configuration file", serveCommand},
 		{"agent", "run one instance; started by penstock itself", agentCommand},
 		{"sessions", "list the sessions of a running penstock dev", sessionsCommand},
 		{"users", "list the users of the pool, or help one who lost the second factor", usersCommand},

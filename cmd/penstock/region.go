@@ -37,9 +37,9 @@ import (
 	"penstock.dev/penstock/internal/webui"
 )
 
-// region is everything that `penstock dev` runs in one process.
+// region is everything that a server runs in one process.
 type region struct {
-	config   devConfig
+	config   serverConfig
 	log      *slog.Logger
 	rootMu   sync.Mutex
 	current  identity // identity with the root key in force now; under rootMu
@@ -81,7 +81,7 @@ const (
 )
 
 // openRegion builds everything and binds the listeners; nothing runs yet. The first thing it takes is the data directory's lock.
-func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, err error) {
+func openRegion(ctx context.Context, c serverConfig, log *slog.Logger) (_ *region, err error) {
 	r := &region{config: c, log: log}
 	defer func() {
 		if err != nil {
@@ -93,7 +93,7 @@ func openRegion(ctx context.Context, c devConfig, log *slog.Logger) (_ *region, 
 		return nil, fmt.Errorf("data directory %s: %w", c.dataDir, err)
 	}
 	r.onClose("unlock", unlock)
-	if r.identity, err = loadIdentity(c.dataDir, c.key); err != nil {
+	if r.identity, err = loadIdentity(c.dataDir, c.key, c.accountID); err != nil {
 		return nil, err
 	}
 	r.current = r.identity

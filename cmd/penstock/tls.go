@@ -73,10 +73,10 @@ func (r *region) publicTLS() *tls.Config {
 
 // secureEndpoints says whether endpoints speak TLS: also where only they are away from loopback. Browsers follow the portal's plain
 // page to them, since that is a navigation and loopback is as trusted as TLS.
-func (c devConfig) secureEndpoints() bool { return c.secure() || c.net == netKernel }
+func (c serverConfig) secureEndpoints() bool { return c.secure() || c.net == netKernel }
 
 // secure says whether all listeners speak TLS.
-func (c devConfig) secure() bool {
+func (c serverConfig) secure() bool {
 	if c.tls == tlsOn || c.tlsCert != "" || c.acme.used() {
 		return true
 	}

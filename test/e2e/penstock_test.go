@@ -138,14 +138,21 @@ func launchAs(t *testing.T, who *syscall.Credential, dir string, args ...string)
 	if err != nil {
 		t.Fatal(err)
 	}
+	args = append([]string{bin, "dev", "--data-dir", dir, "--api-addr", freePort(t), "--public-addr", freePort(t), "--log-level", "info"}, args...)
+	return launchCommand(t, who, dir, args, nil)
+}
+
+// launchCommand starts a command that becomes a server on a data directory; env comes on top of this process's.
+func launchCommand(t *testing.T, who *syscall.Credential, dir string, args, env []string) *server {
+	t.Helper()
 	_ = os.Remove(filepath.Join(dir, "dev.json"))
 	s := &server{t: t, dir: dir, stderr: &lockedBuffer{}, ready: make(chan struct{}), done: make(chan struct{})}
-	args = append([]string{"dev", "--data-dir", dir, "--api-addr", freePort(t), "--public-addr", freePort(t), "--log-level", "info"}, args...)
-	s.cmd = exec.Command(bin, args...)
+	s.cmd = exec.Command(args[0], args[1:]...)
+	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Stderr = s.stderr
 	if who != nil {
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
-		s.cmd.Env = append(os.Environ(), "HOME="+dir)
+		s.cmd.Env = append(s.cmd.Env, "HOME="+dir)
 		s.cmd.Dir = dir
 	}
 	out, err := s.cmd.StdoutPipe()
@@ -168,7 +175,7 @@ func launchAs(t *testing.T, who *syscall.Credential, dir string, args ...string)
 	t.Cleanup(func() {
 		s.stop()
 		if t.Failed() {
-			t.Logf("log of penstock dev:\n%s", tail(s.stderr.String(), 8000))
+			t.Logf("log of penstock:\n%s", tail(s.stderr.String(), 8000))
 		}
 	})
 	return s
