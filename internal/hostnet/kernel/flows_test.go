@@ -456,7 +456,7 @@ func TestDropsNameTheRuleThatExplainNames(t *testing.T) {
 		if _, err := d.Flows(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := try(u.ns, c, p, 100, false, 5*time.Second, seen); err != nil {
+		if _, err := try(u.ns, c, p, 100, false, waits{first: 5 * time.Second}, seen); err != nil {
 			t.Fatal(err)
 		}
 		want := map[ends]string{} // the rule
