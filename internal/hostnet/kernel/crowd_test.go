@@ -73,9 +73,14 @@ func crowd(config []byte) error {
 		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
+	spoke := make([]bool, len(fds))
 	for in.Scan() {
 		var r crowdResult
-		for _, fd := range fds {
+		for i, fd := range fds {
+			// As a viewer does. What was connected by a SYN cookie while the listener's queue was full is made only by its first bytes.
+			if !spoke[i] && unix.Sendto(fd, []byte{'x'}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil {
+				spoke[i] = true
+			}
 			n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 			if n < 0 && errors.Is(err, unix.EAGAIN) {
 				r.Open++
@@ -250,12 +255,16 @@ func TestCrowd(t *testing.T) { // alone: it counts what this process holds
 	crowd := gather(t,
 		crowdPlan{u.name, to, sources[:2], each}, // 5,000 from each of two addresses
 		crowdPlan{u.name, to, sources[2:], each}) // 500 from each of twenty
-	await(t, "the crowd", func() bool { return d.Stats().Admitted == 2*each+1 })
+	var r crowdResult
+	for end := time.Now().Add(3 * patience); d.Stats().Admitted != 2*each+1; time.Sleep(50 * time.Millisecond) { // all at once takes a busy machine a while
+		if r = ask(t, crowd); time.Now().After(end) {
+			t.Fatalf("the crowd did not come: %+v, it is %+v", d.Stats(), r)
+		}
+	}
 	if s := d.Stats(); s.Open > most || s.Shed != 2*each+1-uint64(s.Open) {
 		t.Errorf("stats = %+v", s)
 	}
 	l.flows(user, served) // who was there first is not disturbed
-	var r crowdResult
 	await(t, "resets", func() bool { r = ask(t, crowd); return r.Open+1 <= most && r.Open+1 == d.Stats().Open })
 	if room := 2*mostOfOne + each; r.Open > room || r.Open == 0 {
 		t.Errorf("%d are open, %d were cut off", r.Open, r.Cut)
@@ -270,7 +279,7 @@ func TestCrowd(t *testing.T) { // alone: it counts what this process holds
 	l.flows(l.connects(anyPort(sources[0]), 0, 1400))
 	l.flows(user, served)
 	var after held
-	for end := time.Now().Add(3 * patience); !after.within(before); time.Sleep(100 * time.Millisecond) { // tracked connections go by the kernel's own time
+	for end := time.Now().Add(6 * patience); !after.within(before); time.Sleep(100 * time.Millisecond) { // tracked connections go by the kernel's own time
 		if after = l.held(); time.Now().After(end) {
 			t.Fatalf("before %+v, after %+v", before, after)
 		}

@@ -116,11 +116,11 @@ func PlanOf(networks ...*Network) vpc.Plan {
 	}
 	var p vpc.Plan
 	for _, n := range networks {
-		group, acl, table := *n.Group, *n.ACL, *n.Table
+		v, group, acl, table := *n.VPC, *n.Group, *n.ACL, *n.Table
 		group.Rules, acl.Entries = slices.Clone(group.Rules), slices.Clone(acl.Entries)
-		r.VPCs, r.Groups, r.ACLs, r.RouteTables = append(r.VPCs, n.VPC), append(r.Groups, &group), append(r.ACLs, &acl), append(r.RouteTables, &table)
-		r.PrefixLists = append(r.PrefixLists, n.Lists...)
-		r.Subnets, r.Interfaces, r.Endpoints = append(r.Subnets, n.Subnets...), append(r.Interfaces, n.Interfaces...), append(r.Endpoints, n.Endpoint)
+		r.VPCs, r.Groups, r.ACLs, r.RouteTables = append(r.VPCs, &v), append(r.Groups, &group), append(r.ACLs, &acl), append(r.RouteTables, &table)
+		r.PrefixLists = append(r.PrefixLists, copies(n.Lists)...)
+		r.Subnets, r.Interfaces, r.Endpoints = append(r.Subnets, copies(n.Subnets)...), append(r.Interfaces, copies(n.Interfaces)...), append(r.Endpoints, n.Endpoint)
 		for _, i := range n.Interfaces {
 			for _, a := range i.Addrs() {
 				p.Interfaces = append(p.Interfaces, vpc.PlannedInterface{
@@ -131,6 +131,15 @@ func PlanOf(networks ...*Network) vpc.Plan {
 	}
 	p.Snapshot = vpc.NewSnapshot(r)
 	return p
+}
+
+// copies are of their own, because tests change a network while a driver has the plan before.
+func copies[T any](all []*T) []*T {
+	out := make([]*T, 0, len(all))
+	for _, v := range all {
+		out = append(out, new(*v))
+	}
+	return out
 }
 
 // At is the first address of the network's interface i.
