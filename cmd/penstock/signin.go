@@ -97,7 +97,7 @@ func (r *region) openFederation(p *portal.Portal, publicURL string) (*federation
 		return nil, err
 	}
 	return federation.New(federation.Options{
-		Providers: providers, SignIn: r.signIn, Browser: p, Audit: r.audit, PublicURL: publicURL, AccountID: r.identity.AccountID, Seed: r.identity.Seed,
+		Providers: providers, SignIn: r.signIn, Browser: p, Roles: r.access, Audit: r.audit, PublicURL: publicURL, AccountID: r.identity.AccountID, Seed: r.identity.Seed,
 		KeyDir: filepath.Join(r.config.dataDir, "saml"), Port: r.publicPort(), Secure: r.config.secure(), Log: r.log.With("part", "federation"),
 	})
 }

@@ -46,7 +46,7 @@ func (s *Server) getUser(_ context.Context, c Caller, in *iamapi.GetUserInput) (
 			UserName: new(p.Name), UserId: new(p.UserID()), Arn: new(p.ARN()), CreateDate: new(time.Unix(0, 0).UTC()),
 			Path: new(pathOrRoot(p.Path)),
 		}}, nil
-	case iam.Anonymous, iam.RoleSession, iam.Service:
+	case iam.Anonymous, iam.RoleSession, iam.Service, iam.Federated:
 	}
 	return nil, fault.New(fault.Invalid, "", "", "Must specify userName when calling with non-User credentials")
 }

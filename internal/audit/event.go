@@ -135,6 +135,8 @@ func Identify(c iam.Credential) Identity {
 		id.Session = &Session{Issuer: &Identity{Type: "Role", PrincipalID: p.ID, ARN: iam.RoleARN(p.AccountID, p.Path, p.Name), AccountID: p.AccountID, UserName: p.Name}}
 	case iam.Service:
 		id.Type, id.InvokedBy = "AWSService", p.Name
+	case iam.Federated:
+		id.Type = "SAMLUser"
 	case iam.Anonymous:
 		id.Type = "Unknown"
 	}

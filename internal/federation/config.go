@@ -49,6 +49,8 @@ type Provider struct {
 	SPInitiatedOnly bool `json:"spInitiatedOnly"`
 	// UserAttribute becomes the user ID instead of the NameID.
 	UserAttribute string `json:"userAttribute"`
+	// IAMName is the provider's name in IAM's ARNs (saml-provider/NAME), which roles trust; empty: the ID.
+	IAMName string `json:"iamName"`
 }
 
 // The types of providers.
@@ -68,6 +70,7 @@ const (
 var (
 	providerPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 	stackPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,100}$`)
+	iamNamePattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 	userPattern     = regexp.MustCompile(`^[\p{L}\p{M}\p{S}\p{N}\p{P}]{1,128}$`)
 )
 
@@ -155,8 +158,8 @@ func (p *Provider) check() error {
 }
 
 func (p *Provider) checkOIDC() error {
-	if p.MetadataFile != "" || p.SPInitiatedOnly || p.UserAttribute != "" {
-		return errors.New("metadataFile, spInitiatedOnly and userAttribute go with type saml")
+	if p.MetadataFile != "" || p.SPInitiatedOnly || p.UserAttribute != "" || p.IAMName != "" {
+		return errors.New("metadataFile, spInitiatedOnly, userAttribute and iamName go with type saml")
 	}
 	if err := checkServer(p.Issuer); err != nil {
 		return fmt.Errorf("issuer: %w", err)
@@ -179,6 +182,12 @@ func (p *Provider) checkSAML() error {
 	}
 	if p.MetadataFile == "" {
 		return errors.New("metadataFile is missing")
+	}
+	if p.IAMName == "" {
+		p.IAMName = p.ID
+	}
+	if !iamNamePattern.MatchString(p.IAMName) {
+		return fmt.Errorf("iamName: %q must match %s", p.IAMName, iamNamePattern)
 	}
 	return nil
 }

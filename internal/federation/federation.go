@@ -21,7 +21,9 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/audit"
+	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/signin"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/state"
 )
 
@@ -32,11 +34,17 @@ type browser interface {
 	Client(r *http.Request) signin.Client
 }
 
+// roles are IAM's: whether a role that an assertion names trusts the provider, and which stacks it lets the user stream from.
+type roles interface {
+	StreamsAs(ctx context.Context, a access.Asserted, stacks []string, r iam.Request) ([]string, error)
+}
+
 // Options is what a Federation is built from. All but Log and Now are required.
 type Options struct {
 	Providers []Provider
 	SignIn    *signin.Service
 	Browser   browser
+	Roles     roles
 	Audit     audit.Recorder
 	PublicURL string // of the portal, no slash at the end
 	AccountID string
@@ -277,7 +285,7 @@ func (f *Federation) assertion(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	_, done, err := f.begin(r)
+	ctx, done, err := f.begin(r)
 	if err != nil {
 		f.fail(w, r, id, err)
 		return
@@ -288,7 +296,7 @@ func (f *Federation) assertion(w http.ResponseWriter, r *http.Request) {
 		f.fail(w, r, id, refused("bad-assertion", "the form cannot be read"))
 		return
 	}
-	a, err := s.read(r.PostForm.Get("SAMLResponse"), r.PostForm.Get("RelayState"))
+	a, err := s.read(ctx, f.origin(r), r.PostForm.Get("SAMLResponse"), r.PostForm.Get("RelayState"))
 	if err != nil {
 		f.fail(w, r, id, err)
 		return
@@ -300,6 +308,16 @@ func (f *Federation) assertion(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.enter(w, r, id, t, err)
+}
+
+// origin is where a request comes from, for the policies of roles.
+func (f *Federation) origin(r *http.Request) iam.Request {
+	c := f.Browser.Client(r)
+	q := iam.Request{SourceIP: c.Source, UserAgent: c.Agent, Transport: iam.Plain}
+	if c.TLS != nil {
+		q.Transport = iam.Secure
+	}
+	return q
 }
 
 // finish signs in the browser that asked for an assertion.

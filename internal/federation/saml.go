@@ -2,6 +2,7 @@ package federation
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -19,12 +20,16 @@ import (
 	dsig "github.com/russellhaering/goxmldsig"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
 )
 
 // What AppStream's federation reads of an assertion, below this prefix.
 const (
 	awsAttribute     = "https://aws.amazon.com/SAML/Attributes/"
 	roleAttribute    = awsAttribute + "Role"
+	sessionAttribute = awsAttribute + "RoleSessionName"
 	contextAttribute = awsAttribute + "SessionContext"
 	lifeAttribute    = awsAttribute + "SessionDuration"
 	tagAttribute     = awsAttribute + "PrincipalTag:"
@@ -35,6 +40,7 @@ const (
 	maxContext  = 1000 // characters, as of a streaming URL
 	// replayMemory is longer than any assertion is taken after it was issued.
 	replayMemory = time.Hour
+	nameIDFormat = "urn:oasis:names:tc:SAML:2.0:nameid-format:"
 	transientID  = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"
 )
 
@@ -44,6 +50,7 @@ type samlProvider struct {
 	sp      saml.ServiceProvider
 	login   string
 	account string
+	roles   roles
 	now     func() time.Time
 }
 
@@ -64,7 +71,7 @@ func (f *Federation) newSAML(p *Provider) (*samlProvider, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &samlProvider{Provider: p, account: f.AccountID, now: f.Now, sp: saml.ServiceProvider{
+	s := &samlProvider{Provider: p, account: f.AccountID, roles: f.Roles, now: f.Now, sp: saml.ServiceProvider{
 		EntityID: own.JoinPath("metadata").String(), Key: key, Certificate: cert, MetadataURL: *own.JoinPath("metadata"), AcsURL: *own.JoinPath("acs"),
 		IDPMetadata: m, SignatureMethod: dsig.RSASHA256SignatureMethod, AuthnNameIDFormat: saml.UnspecifiedNameIDFormat,
 		AllowIDPInitiated: !p.SPInitiatedOnly, MetadataOmitValidUntil: true, AssertionConsumerServiceBindings: []string{saml.HTTPPostBinding},
@@ -148,7 +155,7 @@ type assertion struct {
 
 // read checks a response and reads who the user is. The library verifies; checkShape has refused before whatever could make the library
 // and us look at different things.
-func (s *samlProvider) read(encoded, relayState string) (a assertion, err error) {
+func (s *samlProvider) read(ctx context.Context, from iam.Request, encoded, relayState string) (a assertion, err error) {
 	// Some providers break the lines.
 	body, err := base64.StdEncoding.DecodeString(strings.NewReplacer("\r", "", "\n", "", " ", "").Replace(encoded))
 	if err != nil || len(body) == 0 {
@@ -178,11 +185,11 @@ func (s *samlProvider) read(encoded, relayState string) (a assertion, err error)
 		}
 		return a, refused("bad-assertion", "the assertion: %.300v", reason)
 	}
-	return s.accept(got, inResponseTo, relayState)
+	return s.accept(ctx, from, got, inResponseTo, relayState)
 }
 
 // accept reads an assertion that was verified.
-func (s *samlProvider) accept(got *saml.Assertion, inResponseTo, relayState string) (a assertion, err error) {
+func (s *samlProvider) accept(ctx context.Context, from iam.Request, got *saml.Assertion, inResponseTo, relayState string) (a assertion, err error) {
 	a.id, a.answers, a.until = got.ID, inResponseTo, s.now().Add(replayMemory)
 	for _, c := range got.Subject.SubjectConfirmations {
 		if c.SubjectConfirmationData == nil || c.SubjectConfirmationData.InResponseTo == "" {
@@ -220,15 +227,18 @@ func (s *samlProvider) accept(got *saml.Assertion, inResponseTo, relayState stri
 		}
 		user = strings.TrimSpace(id.Value)
 	}
-	if err := s.checkRole(values[roleAttribute]); err != nil {
-		return a, err
-	}
 	stack, err := s.relayedStack(relayState)
 	if err != nil {
 		return a, err
 	}
 	if a.visitor, err = s.visitor(user, stack, s.attributes(values)); err != nil {
 		return a, err
+	}
+	if a.visitor.Stacks, err = s.allowed(ctx, from, got, values, user); err != nil {
+		return a, err
+	}
+	if stack != "" && !slices.Contains(a.visitor.Stacks, stack) {
+		return a, refused("wrong-stack", "no role in the assertion allows appstream:Stream on stack %.101q", stack)
 	}
 	if c := values[contextAttribute]; len(c) > 0 {
 		if utf8.RuneCountInString(c[0]) > maxContext || strings.ContainsRune(c[0], 0) {
@@ -277,23 +287,59 @@ func (s *samlProvider) attributes(values map[string][]string) map[string][]strin
 	return out
 }
 
-// checkRole refuses assertions that are meant for another account: each value is the ARNs of a role and of the provider.
-func (s *samlProvider) checkRole(roles []string) error {
-	for _, r := range roles {
-		parts := strings.Split(r, ",")
-		for i := range parts {
-			parts[i] = strings.TrimSpace(parts[i])
-		}
-		prefix := "arn:aws:iam::" + s.account + ":"
-		slices.Sort(parts)
-		if len(parts) == 2 && strings.HasPrefix(parts[0], prefix+"role/") && strings.HasPrefix(parts[1], prefix+"saml-provider/") {
-			return nil
+// allowed are the provider's stacks that a user may stream from. Without a Role in the assertion the operator's file decides alone. With
+// one, the roles decide as AppStream has it: each value is the ARNs of a role and of the provider, and a stack that one of them allows is.
+func (s *samlProvider) allowed(ctx context.Context, from iam.Request, got *saml.Assertion, values map[string][]string, user string) ([]string, error) {
+	if len(values[roleAttribute]) == 0 {
+		return s.Stacks, nil
+	}
+	a := access.Asserted{
+		ProviderARN: "arn:aws:iam::" + s.account + ":saml-provider/" + s.IAMName, Session: user, UserID: user, Tags: map[string]string{},
+		Keys: map[string][]string{"saml:aud": {s.sp.AcsURL.String()}, "saml:iss": {got.Issuer.Value}},
+	}
+	if v := values[sessionAttribute]; len(v) == 1 && v[0] != "" {
+		a.Session = v[0]
+	}
+	if id := got.Subject.NameID; id != nil {
+		a.Keys["saml:sub"], a.Keys["saml:sub_type"] = []string{strings.TrimSpace(id.Value)}, []string{strings.TrimPrefix(id.Format, nameIDFormat)}
+	}
+	for name, v := range values {
+		if tag, ok := strings.CutPrefix(name, tagAttribute); ok && len(v) > 0 {
+			a.Tags[tag] = v[0]
 		}
 	}
-	if len(roles) > 0 {
-		return refused("bad-assertion", "no value of Role names a role and a provider of account %s", s.account)
+	var out []string
+	denied := refused("bad-role", "no value of Role names a role of account %s and %s", s.account, a.ProviderARN)
+	for _, r := range values[roleAttribute] {
+		role, provider, _ := strings.Cut(r, ",")
+		role, provider = strings.TrimSpace(role), strings.TrimSpace(provider)
+		if role == a.ProviderARN {
+			role, provider = provider, role
+		}
+		if provider != a.ProviderARN || !strings.HasPrefix(role, "arn:aws:iam::"+s.account+":role/") {
+			continue
+		}
+		a.RoleARN = role
+		stacks, err := s.roles.StreamsAs(ctx, a, s.Stacks, from)
+		switch f, ok := errors.AsType[*fault.Error](err); {
+		case ok && f.Kind == fault.Denied:
+			denied = refused("bad-role", "%s", f.Reason)
+			continue
+		case err != nil:
+			return nil, err
+		case len(stacks) == 0:
+			denied = refused("bad-role", "role %s allows appstream:Stream on none of the provider's stacks", role)
+		}
+		for _, stack := range stacks {
+			if !slices.Contains(out, stack) {
+				out = append(out, stack)
+			}
+		}
 	}
-	return nil
+	if len(out) == 0 {
+		return nil, denied
+	}
+	return out, nil
 }
 
 // relayedStack reads RelayState as AppStream has it: [anything?]stack=NAME&accountId=ID. It names a stack and never where to go.

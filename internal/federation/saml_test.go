@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -19,6 +20,9 @@ import (
 	dsig "github.com/russellhaering/goxmldsig"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/sqlite"
 )
 
 const account = "123456789012"
@@ -29,6 +33,7 @@ type idp struct {
 	key  *rsa.PrivateKey
 	cert []byte
 	sp   *samlProvider
+	iam  *access.Service
 }
 
 func newKey(t *testing.T) (*rsa.PrivateKey, []byte) {
@@ -67,8 +72,15 @@ func newIDP(t *testing.T, change ...func(*Provider)) *idp {
 	if err := p.check(); err != nil {
 		t.Fatal(err)
 	}
-	f := &Federation{Options: Options{PublicURL: "https://portal.example", AccountID: account, KeyDir: dir, Now: time.Now}}
-	var err error
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "state.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	if i.iam, err = access.New(access.Options{Store: store, AccountID: account, Seed: make([]byte, 32), Region: "us-east-1"}); err != nil {
+		t.Fatal(err)
+	}
+	f := &Federation{Options: Options{PublicURL: "https://portal.example", AccountID: account, KeyDir: dir, Now: time.Now, Roles: i.iam}}
 	if i.sp, err = f.newSAML(&p); err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +198,7 @@ func text(t *testing.T, e *etree.Element) string {
 }
 
 func (i *idp) read(response, relay string) (assertion, error) {
-	return i.sp.read(base64.StdEncoding.EncodeToString([]byte(response)), relay)
+	return i.sp.read(i.t.Context(), iam.Request{SourceIP: "192.0.2.1"}, base64.StdEncoding.EncodeToString([]byte(response)), relay)
 }
 
 // good is a whole response with a signed assertion.
@@ -197,6 +209,7 @@ func (i *idp) good(s said) string {
 func TestSAMLAssertionIsRead(t *testing.T) {
 	t.Parallel()
 	i := newIDP(t)
+	i.role("stream", trustCorp, streamAll)
 	a, err := i.read(i.good(said{attributes: map[string]string{
 		tagAttribute + "groups": "editors:staff", contextAttribute: "room 4", lifeAttribute: "1800",
 		roleAttribute: "arn:aws:iam::" + account + ":role/stream,arn:aws:iam::" + account + ":saml-provider/corp",
@@ -462,6 +475,84 @@ func TestConfigRefuses(t *testing.T) {
 		_, err := parseConfig([]byte(strings.Replace(good, tc.from, tc.to, 1)))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want an error that names %s", name, err, tc.want)
+		}
+	}
+}
+
+const (
+	trustCorp = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::` + account + `:saml-provider/corp"},` +
+		`"Action":["sts:AssumeRoleWithSAML","sts:TagSession"],"Condition":{"StringEquals":{"SAML:aud":"https://portal.example/federation/corp/acs"}}}}`
+	streamAll = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"appstream:Stream","Resource":"*"}}`
+)
+
+// role makes a role in IAM.
+func (i *idp) role(name, trust, policy string) {
+	i.t.Helper()
+	if _, err := i.iam.Create(i.t.Context(), access.Entity{Kind: access.Role, Name: name, Path: "/", Trust: trust}); err != nil {
+		i.t.Fatal(err)
+	}
+	if err := i.iam.PutInline(i.t.Context(), access.Role, name, "stream", policy); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// TestSAMLRole: the role in an assertion has to exist, to trust the provider, and to allow appstream:Stream on the stack.
+func TestSAMLRole(t *testing.T) {
+	t.Parallel()
+	i := newIDP(t)
+	const stacks = "arn:aws:appstream:us-east-1:" + account + ":stack/"
+	// As AppStream's guide has it: the stack, and the user whom the assertion names.
+	i.role("lab", trustCorp, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"appstream:Stream","Resource":"`+stacks+`lab",`+
+		`"Condition":{"StringEquals":{"appstream:userId":"${saml:sub}"}}}}`)
+	i.role("all", trustCorp, streamAll)
+	i.role("demo", trustCorp, strings.Replace(streamAll, `"*"`, `"`+stacks+`demo"`, 1))
+	i.role("untagged", strings.Replace(trustCorp, `,"sts:TagSession"`, "", 1), streamAll)
+	i.role("other", strings.Replace(trustCorp, "saml-provider/corp", "saml-provider/elsewhere", 1), streamAll)
+	i.role("aws", strings.Replace(trustCorp, "https://portal.example/federation/corp/acs", "https://signin.aws.amazon.com/saml", 1), streamAll)
+	i.role("zoe", trustCorp, strings.Replace(streamAll, `"Resource"`, `"Condition":{"StringEquals":{"appstream:userId":"zoe@example.com"}},"Resource"`, 1))
+	i.role("denied", trustCorp, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"appstream:Stream","Resource":"`+stacks+`lab"}]}`)
+	i.role("nothing", trustCorp, strings.Replace(streamAll, "appstream:Stream", "appstream:Describe*", 1))
+	value := func(role string) string {
+		return "arn:aws:iam::" + account + ":role/" + role + ",arn:aws:iam::" + account + ":saml-provider/corp"
+	}
+	for name, tc := range map[string]struct{ role, relay, tag, want string }{ // want: the stacks, or a part of the refusal
+		"one stack":                 {value("lab"), "", "", "lab"},
+		"one stack, asked for":      {value("lab"), "x?stack=lab", "", "lab"},
+		"another one asked for":     {value("lab"), "x?stack=demo", "", `wrong-stack: no role in the assertion allows appstream:Stream on stack "demo"`},
+		"every stack of the file":   {value("all"), "", "staff", "demo lab"},
+		"provider before role":      {"arn:aws:iam::" + account + ":saml-provider/corp, arn:aws:iam::" + account + ":role/demo", "", "", "demo"},
+		"two roles":                 {value("demo") + `</AttributeValue><AttributeValue>` + value("lab"), "", "", "demo lab"},
+		"one of two that exists":    {value("none") + `</AttributeValue><AttributeValue>` + value("lab"), "", "", "lab"},
+		"a deny":                    {value("denied"), "", "", "demo"},
+		"no such role":              {value("none"), "", "", "bad-role: role arn:aws:iam::" + account + ":role/none does not exist"},
+		"another path":              {value("team/lab"), "", "", "bad-role: role arn:aws:iam::" + account + ":role/team/lab does not exist"},
+		"trusts another provider":   {value("other"), "", "", "bad-role: the trust policy of role arn:aws:iam::" + account + ":role/other does not allow sts:AssumeRoleWithSAML"},
+		"wants another audience":    {value("aws"), "", "", "bad-role: the trust policy"},
+		"tags without a right":      {value("untagged"), "", "staff", "does not allow sts:TagSession"},
+		"no tags, no such right":    {value("untagged"), "", "", "demo lab"},
+		"another user's":            {value("zoe"), "", "", "bad-role: role arn:aws:iam::" + account + ":role/zoe allows appstream:Stream on none"},
+		"may not stream":            {value("nothing"), "", "", "allows appstream:Stream on none"},
+		"another provider's name":   {strings.Replace(value("other"), "saml-provider/corp", "saml-provider/elsewhere", 1), "", "", "bad-role: no value of Role"},
+		"another account's":         {strings.ReplaceAll(value("all"), account, "999999999999"), "", "", "bad-role: no value of Role"},
+		"neither role nor provider": {"admin", "", "", "bad-role: no value of Role"},
+		"no role at all":            {"", "", "staff", "demo lab"},
+	} {
+		attributes := map[string]string{}
+		if tc.role != "" {
+			attributes[roleAttribute] = tc.role
+		}
+		if tc.tag != "" {
+			attributes[tagAttribute+"groups"] = tc.tag
+		}
+		a, err := i.read(i.good(said{attributes: attributes}), tc.relay)
+		got := strings.Join(a.visitor.Stacks, " ")
+		if x, ok := errors.AsType[*refusal](err); ok {
+			got = x.code + ": " + x.reason
+		} else if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got != tc.want && (err == nil || !strings.Contains(got, tc.want)) {
+			t.Errorf("%s: got %s, want %s", name, got, tc.want)
 		}
 	}
 }

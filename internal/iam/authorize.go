@@ -75,7 +75,7 @@ func (r *Request) values(key string) ([]string, bool) {
 			return one("AssumedRole")
 		case Anonymous:
 			return one("Anonymous")
-		case Service:
+		case Service, Federated:
 		}
 	case "aws:principalisawsservice":
 		return one(strconv.FormatBool(p.Kind == Service))
@@ -330,6 +330,9 @@ func (p *principals) has(who *Principal) (named, account bool) {
 	}
 	if p.anyone {
 		return true, false
+	}
+	if who.Kind == Federated {
+		return slices.Contains(p.federated, who.Name), false
 	}
 	if who.Kind == Service {
 		return slices.Contains(p.services, who.Name), false

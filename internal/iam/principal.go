@@ -20,6 +20,8 @@ const (
 	User
 	// RoleSession is a role that someone assumed.
 	RoleSession
+	// Federated is an identity provider that vouches for somebody. Its name is its ARN.
+	Federated
 	// Service is a part of the product that acts in its own name, such as appstream.amazonaws.com.
 	Service
 )
@@ -49,7 +51,7 @@ func (p Principal) ARN() string {
 		return UserARN(p.AccountID, p.Path, p.Name)
 	case RoleSession:
 		return "arn:aws:sts::" + p.AccountID + ":assumed-role/" + p.Name + "/" + p.Session
-	case Service:
+	case Service, Federated:
 		return p.Name
 	case Anonymous:
 	}

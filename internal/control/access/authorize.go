@@ -103,7 +103,7 @@ func (s *Service) policies(ctx context.Context, p iam.Principal) (*iam.PolicySet
 	case iam.User:
 	case iam.RoleSession:
 		kind = Role
-	case iam.Anonymous, iam.Root, iam.Service:
+	case iam.Anonymous, iam.Root, iam.Service, iam.Federated:
 		return new(iam.PolicySet), nil, nil
 	}
 	at := setKey{kind, p.Name, p.ID}

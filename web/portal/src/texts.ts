@@ -135,6 +135,10 @@ const signInErrors = new Map([
     "bad-user",
     "Your identity provider does not say clearly enough who you are. Tell your administrator.",
   ],
+  [
+    "bad-role",
+    "The role that your identity provider gives you lets you open nothing here. Tell your administrator.",
+  ],
   ["wrong-stack", "These applications are not assigned to you. Ask your administrator."],
   ["replayed", "This sign-in was used before. Sign in again."],
   ["not-signed-in", "The sign-in took too long. Sign in again."],
