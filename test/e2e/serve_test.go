@@ -67,7 +67,10 @@ func TestServe(t *testing.T) {
 // TestServeKernelNetwork is TestServe with packets in the kernel, and with no more capabilities than the unit in deploy/ gives.
 func TestServeKernelNetwork(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		serveLife(t, newServing(t, "kernel"), "setpriv", "--bounding-set", unitCapabilities(t), "--no-new-privs")
+		vpc := serveLife(t, newServing(t, "kernel"), "setpriv", "--bounding-set", unitCapabilities(t), "--no-new-privs")
+		if names, err := filepath.Glob("/run/netns/penstock-*-" + strings.TrimPrefix(vpc, "vpc-")); err != nil || len(names) > 0 {
+			t.Errorf("namespaces %v were left (%v)", names, err)
+		}
 		links, err := netlink.LinkList()
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +101,9 @@ func unitCapabilities(t *testing.T) string {
 	return set
 }
 
-func serveLife(t *testing.T, config serving, under ...string) {
+// serveLife returns the VPC that had an endpoint.
+func serveLife(t *testing.T, config serving, under ...string) (vpc string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")})
@@ -138,17 +143,18 @@ func serveLife(t *testing.T, config serving, under ...string) {
 	}
 	s.aws(nil, "ec2", "create-vpc", "--cidr-block", "10.9.0.0/16")
 	s.awsFails("VpcLimitExceeded", "ec2", "create-vpc", "--cidr-block", "10.10.0.0/16")
-	s.aws(nil, "appstream", "create-stack", "--name", "office")
+	vpc, endpoint := s.newEndpoint()
+	s.aws(nil, "appstream", "create-stack", "--name", "office", "--access-endpoints", "EndpointType=STREAMING,VpceId="+endpoint)
 	var images struct{ Images []struct{ Name string } }
 	s.aws(&images, "appstream", "describe-images")
 	if len(images.Images) == 0 {
 		t.Fatal("there are no images")
 	}
 	s.aws(nil, "appstream", "create-fleet", "--name", "office", "--instance-type", "stream.standard.small", "--image-name", images.Images[0].Name,
-		"--compute-capacity", "DesiredInstances=1")
+		"--compute-capacity", "DesiredInstances=2")
 	s.aws(nil, "appstream", "associate-fleet", "--fleet-name", "office", "--stack-name", "office")
 	s.aws(nil, "appstream", "start-fleet", "--name", "office")
-	until(t, "an instance", func() bool {
+	until(t, "instances", func() bool {
 		var fleets struct {
 			Fleets []struct {
 				State                 string
@@ -156,11 +162,9 @@ func serveLife(t *testing.T, config serving, under ...string) {
 			}
 		}
 		s.aws(&fleets, "appstream", "describe-fleets", "--names", "office")
-		return len(fleets.Fleets) == 1 && fleets.Fleets[0].State == "RUNNING" && fleets.Fleets[0].ComputeCapacityStatus.Available == 1
+		return len(fleets.Fleets) == 1 && fleets.Fleets[0].State == "RUNNING" && fleets.Fleets[0].ComputeCapacityStatus.Available == 2
 	})
-	var u struct{ StreamingURL string }
-	s.aws(&u, "appstream", "create-streaming-url", "--stack-name", "office", "--fleet-name", "office", "--user-id", "ann")
-	s.visit(u.StreamingURL).mustLaunch("xterm")
+	s.streams("ann")
 
 	other := config.launch(nil)
 	<-other.done
@@ -191,8 +195,64 @@ func serveLife(t *testing.T, config serving, under ...string) {
 		t.Errorf("the new key: %v", err)
 	}
 	s.mustPenstock("audit", "verify")
+
+	// What a crash leaves, the next start removes, with a session in it.
+	until(t, "the endpoint", func() bool { return s.endpointState(endpoint) == "available" })
+	s.streams("bob")
+	s.kill()
+	s = config.launch(nil, under...)
+	s.awaitReady()
+	until(t, "the endpoint", func() bool { return s.endpointState(endpoint) == "available" })
+	s.streams("eve")
 	s.stop()
 	config.nothingLeft()
+	return vpc
+}
+
+// newEndpoint makes an available endpoint in the default VPC, whose group admits everybody.
+func (s *server) newEndpoint() (vpc, id string) {
+	s.t.Helper()
+	var subnets struct {
+		Subnets []struct{ SubnetID, VpcID string }
+	}
+	s.aws(&subnets, "ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")
+	if len(subnets.Subnets) == 0 {
+		s.t.Fatal("the default VPC has no subnets")
+	}
+	vpc = subnets.Subnets[0].VpcID
+	var group struct{ GroupID string }
+	s.aws(&group, "ec2", "create-security-group", "--group-name", "viewers", "--description", "viewers", "--vpc-id", vpc)
+	s.aws(nil, "ec2", "authorize-security-group-ingress", "--group-id", group.GroupID, "--ip-permissions",
+		"IpProtocol=tcp,FromPort=443,ToPort=443,IpRanges=[{CidrIp=0.0.0.0/0}]", "IpProtocol=tcp,FromPort=1400,ToPort=1499,IpRanges=[{CidrIp=0.0.0.0/0}]")
+	var made struct {
+		VpcEndpoint struct{ VpcEndpointID string }
+	}
+	s.aws(&made, "ec2", "create-vpc-endpoint", "--vpc-endpoint-type", "Interface", "--vpc-id", vpc, "--service-name", "com.amazonaws.us-east-1.appstream.streaming",
+		"--subnet-ids", subnets.Subnets[0].SubnetID, "--security-group-ids", group.GroupID)
+	id = made.VpcEndpoint.VpcEndpointID
+	until(s.t, "the endpoint", func() bool { return s.endpointState(id) == "available" })
+	return vpc, id
+}
+
+func (s *server) endpointState(id string) string {
+	s.t.Helper()
+	var out struct{ VpcEndpoints []struct{ State string } }
+	s.aws(&out, "ec2", "describe-vpc-endpoints", "--vpc-endpoint-ids", id)
+	if len(out.VpcEndpoints) != 1 {
+		s.t.Fatalf("endpoints: %+v", out)
+	}
+	return out.VpcEndpoints[0].State
+}
+
+// streams wants a session of the stack "office" whose viewer hears from its agent, through the endpoint.
+func (s *server) streams(user string) {
+	s.t.Helper()
+	var u struct{ StreamingURL string }
+	until(s.t, "an instance for "+user, func() bool {
+		out, err := s.tryAWS("appstream", "create-streaming-url", "--stack-name", "office", "--fleet-name", "office", "--user-id", user)
+		return err == nil && json.Unmarshal(out, &u) == nil
+	})
+	s.connect(s.visit(u.StreamingURL).mustLaunch("xterm").ViewerURL, "").mustLive(s.t)
 }
 
 func mustRead(t *testing.T, path string) []byte {
