@@ -103,20 +103,21 @@ func (x *exchange) decide(ctx context.Context, c Caller, q iam.Request, in refle
 func (x *exchange) resourceTags(ctx context.Context, arns []string) (map[string]map[string]string, error) {
 	o, out := &x.server.options, map[string]map[string]string{}
 	if x.service == ec2 && o.Network != nil {
-		all, err := o.Network.DescribeTags(ctx)
+		ids := make([]string, 0, len(arns))
+		for _, arn := range arns {
+			if id := arn[strings.LastIndexByte(arn, '/')+1:]; id != "*" {
+				ids = append(ids, id)
+			}
+		}
+		if len(ids) == 0 {
+			return out, nil
+		}
+		tags, err := o.Network.TagsOf(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
-		for _, t := range all {
-			for _, arn := range arns {
-				if !strings.HasSuffix(arn, "/"+t.ResourceID) {
-					continue
-				}
-				if out[arn] == nil {
-					out[arn] = map[string]string{}
-				}
-				out[arn][t.Key] = t.Value
-			}
+		for _, arn := range arns {
+			out[arn] = tags[arn[strings.LastIndexByte(arn, '/')+1:]]
 		}
 	}
 	for _, arn := range arns {

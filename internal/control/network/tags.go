@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -165,6 +166,27 @@ func (s *Service) DeleteTags(ctx context.Context, resources []string, selectors 
 
 // TagDescription is one tag of one resource.
 type TagDescription struct{ ResourceID, ResourceType, Key, Value string }
+
+// TagsOf returns the tags of the named resources, by ID. It reads these alone; what does not exist has none.
+func (s *Service) TagsOf(ctx context.Context, ids []string) (map[string]vpc.Tags, error) {
+	return state.Read(ctx, s.store, func(r state.Reader) (map[string]vpc.Tags, error) {
+		out := make(map[string]vpc.Tags, len(ids))
+		for _, id := range ids {
+			if _, ok := out[id]; ok {
+				continue
+			}
+			t, err := s.taggable(r, id)
+			if _, ok := errors.AsType[*fault.Error](err); ok { // unknown, or no ID at all
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			out[id] = t.tags
+		}
+		return out, nil
+	})
+}
 
 // DescribeTags returns every tag, ordered by resource and key.
 func (s *Service) DescribeTags(ctx context.Context) ([]TagDescription, error) {
