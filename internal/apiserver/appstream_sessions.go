@@ -44,16 +44,14 @@ func (h *appstreamHandlers) describeSessions(ctx context.Context, _ Caller, in *
 		auth = appstream.AuthAPI // DescribeSessions: the default that goes with a user ID
 	}
 	ss, next, err := h.control.Sessions(ctx, control.SessionQuery{
-		Stack: deref(in.StackName), Fleet: deref(in.FleetName), UserID: deref(in.UserId), After: string(after), Limit: limit, Auth: auth,
+		Stack: deref(in.StackName), Fleet: deref(in.FleetName), UserID: deref(in.UserId), After: string(after), Limit: limit, Auth: auth, Instance: deref(in.InstanceId),
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := &api.DescribeSessionsOutput{Sessions: make([]api.Session, 0, len(ss))}
 	for _, s := range ss {
-		if in.InstanceId == nil || *in.InstanceId == string(s.Instance) {
-			out.Sessions = append(out.Sessions, session(s))
-		}
+		out.Sessions = append(out.Sessions, session(s))
 	}
 	if next != "" {
 		out.NextToken = new(base64.RawURLEncoding.EncodeToString([]byte(next)))

@@ -649,3 +649,36 @@ func TestStreamingURLs(t *testing.T) {
 		}
 	}
 }
+
+// TestPagesOfSessionsAreFull: what a query leaves out takes no place in its pages.
+func TestPagesOfSessionsAreFull(t *testing.T) {
+	t.Parallel()
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(t.TempDir(), "state.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	if _, err := store.Update(t.Context(), func(tx state.Tx) error {
+		err := errors.Join(appstream.Stacks.Put(tx, &appstream.Stack{Name: "s"}), appstream.Fleets.Put(tx, &appstream.Fleet{Name: "f"}))
+		for n := range 40 { // every fourth is asked for
+			auth := appstream.AuthAPI
+			if n%4 == 3 {
+				auth = appstream.AuthSAML
+			}
+			s := &appstream.Session{ID: appstream.SessionID(fmt.Sprintf("%02d", n)), Stack: "s", Fleet: "f", UserID: "u", AuthType: string(auth), State: appstream.SessionExpired}
+			err = errors.Join(err, appstream.Sessions.Put(tx, s))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := control.New(control.Options{Store: store, Log: slog.New(slog.DiscardHandler)})
+	q := control.SessionQuery{Stack: "s", Fleet: "f", UserID: "u", Auth: appstream.AuthSAML, Limit: 4}
+	for _, want := range []int{4, 4, 2} {
+		ss, next, err := c.Sessions(t.Context(), q)
+		if err != nil || len(ss) != want || (next == "") != (want == 2) {
+			t.Fatalf("after %q: got %d sessions, next %q (%v), want %d", q.After, len(ss), next, err, want)
+		}
+		q.After = next
+	}
+}

@@ -278,6 +278,7 @@ func (c *Control) reachable(ctx context.Context, s *appstream.Session) (*appstre
 // SessionQuery selects sessions; Stack and Fleet are required by DescribeSessions.
 type SessionQuery struct {
 	Stack, Fleet, UserID, After string
+	Instance                    string             // empty: every one
 	Auth                        appstream.AuthType // empty: every one
 	Limit                       int
 }
@@ -300,14 +301,24 @@ func (c *Control) Sessions(ctx context.Context, q SessionQuery) ([]*appstream.Se
 		if q.UserID != "" {
 			by = state.Key{Name: "user", Value: q.Stack + " " + q.UserID}
 		}
-		ss, err := appstream.Sessions.List(r, state.Query{By: by, After: q.After, Limit: q.Limit + 1})
-		if len(ss) > q.Limit {
-			ss = ss[:q.Limit]
-			next = string(ss[len(ss)-1].ID)
+		var out []*appstream.Session
+		for after := q.After; ; {
+			ss, err := appstream.Sessions.List(r, state.Query{By: by, After: after, Limit: q.Limit + 1})
+			if err != nil || len(ss) == 0 {
+				return out, err
+			}
+			after = string(ss[len(ss)-1].ID)
+			for _, s := range ss {
+				if s.Fleet != q.Fleet || q.Auth != "" && s.AuthType != string(q.Auth) || q.Instance != "" && string(s.Instance) != q.Instance {
+					continue
+				}
+				if len(out) == q.Limit { // there is another one
+					next = string(out[q.Limit-1].ID)
+					return out, nil
+				}
+				out = append(out, s)
+			}
 		}
-		return slices.DeleteFunc(ss, func(s *appstream.Session) bool {
-			return s.Fleet != q.Fleet || q.Auth != "" && s.AuthType != string(q.Auth)
-		}), err
 	})
 	return out, next, err
 }
