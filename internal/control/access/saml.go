@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"maps"
 	"strings"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -39,9 +40,7 @@ func (s *Service) StreamsAs(ctx context.Context, a Asserted, stacks []string, r 
 	q := r
 	q.Principal = iam.Principal{Kind: iam.Federated, AccountID: s.options.AccountID, Name: a.ProviderARN}
 	q.Resources, q.Keys = []string{a.RoleARN}, map[string][]string{"sts:rolesessionname": {a.Session}}
-	for k, v := range a.Keys {
-		q.Keys[k] = v
-	}
+	maps.Copy(q.Keys, a.Keys)
 	for k, v := range a.Tags {
 		q.Keys["aws:requesttag/"+iam.LowerKey(k)] = []string{v}
 		q.Keys["aws:tagkeys"] = append(q.Keys["aws:tagkeys"], k)

@@ -33,7 +33,7 @@ func (s *Service) RequestReset(name string, c Client) error {
 		return nil
 	}
 	if _, err := s.failures.attempt(s.Now(), counters("reset request", name, c.Source)); err != nil {
-		return nil //nolint:nilerr // nobody is told
+		return nil // nobody is told
 	}
 	select {
 	case s.resets <- resetRequest{name, c}:
