@@ -523,6 +523,7 @@ func TestInsideTakesOtherSlots(t *testing.T) {
 
 // TestInsideTooManyRules: one message holds them all, and this user's are bounded by the machine.
 func TestInsideTooManyRules(t *testing.T) {
+	needInside(t)
 	if os.Geteuid() == 0 {
 		t.Skip("for an ordinary user")
 	}
