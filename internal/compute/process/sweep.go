@@ -34,7 +34,7 @@ func (d *Driver) sweep(rec record) error {
 	if errProcesses != nil {
 		return errProcesses // what they use stays until they are gone
 	}
-	removeDisplays(owner(rec), rec.UID != 0)
+	removeDisplays(owner(rec))
 	if rec.UID != 0 {
 		removeFiles(rec.UID)
 	}
@@ -118,9 +118,8 @@ func (d *Driver) endUser(uid int) {
 	}
 }
 
-// removeDisplays removes lock and socket of the user's X servers that run no more. Where the user is the instance's own and all of its
-// processes were ended, that is every one, whoever has the process number in the lock now.
-func removeDisplays(uid int, all bool) {
+// removeDisplays removes lock and socket of the user's X servers that run no more.
+func removeDisplays(uid int) {
 	locks, _ := filepath.Glob("/tmp/.X*-lock")
 	for _, lock := range locks {
 		b, err := os.ReadFile(lock)
@@ -128,31 +127,27 @@ func removeDisplays(uid int, all bool) {
 			continue
 		}
 		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err == nil && !all {
+		if err == nil {
 			if p, err := procfs.Get(pid); err == nil && p.State != 'Z' && p.UID == uid {
 				continue
 			}
 		}
 		n := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(lock), ".X"), "-lock")
-		removeSocket(filepath.Join(socketDir, "X"+n), uid, all)
+		removeSocket(filepath.Join(socketDir, "X"+n), uid)
 		_ = os.Remove(lock)
 	}
 	sockets, _ := filepath.Glob(socketDir + "/X*")
 	for _, s := range sockets {
 		lock := "/tmp/." + filepath.Base(s) + "-lock"
 		if _, err := os.Lstat(lock); errors.Is(err, os.ErrNotExist) {
-			removeSocket(s, uid, all)
+			removeSocket(s, uid)
 		}
 	}
 }
 
-// removeSocket removes a socket of the user that nobody listens on; all: without asking.
-func removeSocket(path string, uid int, all bool) {
+// removeSocket removes a socket of the user that nobody listens on.
+func removeSocket(path string, uid int) {
 	if !ownedBy(path, uid) {
-		return
-	}
-	if all {
-		_ = os.Remove(path)
 		return
 	}
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
