@@ -185,7 +185,7 @@ func open(t *testing.T, dataDir string) *watched {
 func openWith(t testing.TB, o process.Options) *watched {
 	t.Helper()
 	// Users of its own for each driver: what is left of one is not taken for another's.
-	o.UIDs = process.UIDs{First: 62000 + 30*int(drivers.Add(1)-1), Count: 30}
+	o.UIDs = process.UIDs{First: 62000 + 30*int((drivers.Add(1)-1)%100), Count: 30} // apart from the 60000s of servers and the default's 61000s
 	o.MaxWidth, o.MaxHeight = 1600, 1200
 	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	d, err := process.New(o)

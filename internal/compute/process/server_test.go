@@ -202,7 +202,7 @@ func (s *server) recover(t *testing.T, first int) {
 func TestServerIsToldToEnd(t *testing.T) {
 	needs(t, "Xvfb", "openbox", "xterm")
 	t.Parallel()
-	s := startServer(t, 63000)
+	s := startServer(t, 60000)
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -213,19 +213,19 @@ func TestServerIsToldToEnd(t *testing.T) {
 func TestServerIsKilled(t *testing.T) {
 	needs(t, "Xvfb", "openbox", "xterm")
 	t.Parallel()
-	s := startServer(t, 63100)
+	s := startServer(t, 60100)
 	_ = s.cmd.Process.Kill()
 	s.wait(t)
 	// The agents notice by themselves; no server is needed for the processes to end.
 	appstreamtest.Await(t, "end of all processes", func() bool { return len(s.processes(t)) == 0 })
-	s.recover(t, 63100)
+	s.recover(t, 60100)
 	s.gone(t)
 }
 
 func TestServerAndAgentsAreKilled(t *testing.T) {
 	needs(t, "Xvfb", "openbox", "xterm")
 	t.Parallel()
-	s := startServer(t, 63200)
+	s := startServer(t, 60200)
 	_ = s.cmd.Process.Signal(syscall.SIGSTOP) // it must not clean up after its agents
 	for _, info := range s.infos {
 		if err := syscall.Kill(info.Local.PID, syscall.SIGKILL); err != nil {
@@ -237,7 +237,7 @@ func TestServerAndAgentsAreKilled(t *testing.T) {
 	if len(s.processes(t)) == 0 {
 		t.Fatal("nothing was left to recover from: the test proves nothing")
 	}
-	s.recover(t, 63200)
+	s.recover(t, 60200)
 	s.gone(t)
 }
 
