@@ -33,6 +33,7 @@ const (
 	startTime    = 15 * time.Second // for an instance to become ready
 	beginTime    = 15 * time.Second // for its application to start
 	stopTime     = 3 * time.Second  // for its agent to end by itself
+	lockTime     = 2 * time.Second  // for the user of a dead agent to become free
 	shutdownTime = 4500 * time.Millisecond
 	writeTime    = 2 * time.Second // for the agent to take a message
 )
@@ -203,6 +204,11 @@ func (d *Driver) recover(ctx context.Context, rec record) error {
 	}
 	if rec.UID != 0 {
 		l, err := lockUID(usersDir, rec.UID)
+		// An agent that was killed holds it until its last thread is gone, a moment after the process counts as ended.
+		for end := time.Now().Add(lockTime); err == nil && l == nil && time.Now().Before(end) && ctx.Err() == nil; {
+			time.Sleep(5 * time.Millisecond)
+			l, err = lockUID(usersDir, rec.UID)
+		}
 		if err != nil {
 			return err
 		}
