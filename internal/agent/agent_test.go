@@ -138,9 +138,13 @@ type encoder struct {
 	rest  int
 }
 
+func (e *encoder) Close() {}
+
+func (e *encoder) Due() (uint64, bool) { return 0, false }
+
 func (e *encoder) Begin(size media.Size) { e.epoch++; e.fresh, e.size = true, size }
 
-func (e *encoder) Encode(views []media.View, at uint64, _ int) (*media.Packet, error) {
+func (e *encoder) Encode(views []media.View, at uint64, _ media.Quality) (*media.Packet, error) {
 	if len(views) == 0 && !e.fresh && e.rest == 0 {
 		return nil, nil
 	}

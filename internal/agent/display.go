@@ -85,6 +85,7 @@ func (a *Agent) ServeDisplay(ctx context.Context, ticket string, conn DisplayCon
 		a.log.Error("encoder was not made", "error", err)
 		return &media.Close{Code: media.CloseInternal, Reason: "the agent has no encoder"}
 	}
+	defer encoder.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d := &display{
@@ -198,7 +199,10 @@ func (d *display) pump(ctx context.Context) error {
 		var damaged <-chan struct{}
 		if open {
 			damaged = d.a.screen.Damaged()
-			if d.pending() && wait == 0 {
+			if wait == 0 {
+				if err := d.look(ctx); err != nil {
+					return err
+				}
 				if err := d.settle(ctx); err != nil {
 					return err
 				}
@@ -245,8 +249,24 @@ func (d *display) turn() (open bool, wait time.Duration, due bool) {
 		wait = 0
 	case open && d.pending():
 		wait = min(wait, d.pacer.Wait(now))
+	case open:
+		if at, ok := d.encoder.Due(); ok {
+			wait = min(wait, max(0, d.a.started.Add(time.Duration(at)*time.Microsecond).Sub(now)))
+		}
 	}
 	return open, wait, false
+}
+
+// look takes the damage that is there already: what is drawn goes before what the encoder still has.
+func (d *display) look(ctx context.Context) error {
+	select {
+	case <-d.a.screen.Damaged():
+		if err := d.a.screen.TakeDamage(&d.region); err != nil {
+			return d.lost(ctx, err)
+		}
+	default:
+	}
+	return nil
 }
 
 // pending reports whether there may be something to send.
@@ -284,9 +304,9 @@ func (d *display) settle(ctx context.Context) error {
 func (d *display) update(ctx context.Context) error {
 	start := d.a.now()
 	d.mu.Lock()
-	limit := d.flow.Limit()
+	quality := media.Quality{Limit: d.flow.Limit(), BytesPerSecond: d.flow.BytesPerSecond()}
 	d.mu.Unlock()
-	p, err := d.encode(limit)
+	p, err := d.encode(quality)
 	if err != nil {
 		return d.lost(ctx, err)
 	}
@@ -312,7 +332,7 @@ func (d *display) update(ctx context.Context) error {
 
 // encode returns the change since the last update; nil when there is none, or when the screen has just
 // changed its size and will say so.
-func (d *display) encode(limit int) (*media.Packet, error) {
+func (d *display) encode(quality media.Quality) (*media.Packet, error) {
 	s := d.a.screen
 	d.a.screenMu.Lock()
 	defer d.a.screenMu.Unlock()
@@ -334,7 +354,7 @@ func (d *display) encode(limit int) (*media.Packet, error) {
 		return nil, nil
 	}
 	d.failures = 0
-	p, err := d.encoder.Encode(views, captured, limit)
+	p, err := d.encoder.Encode(views, captured, quality)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}

@@ -83,6 +83,12 @@ func (t *Tiles) Begin(size media.Size) {
 	t.zstd.Reset(&t.out)
 }
 
+// Due is false: nothing is sent with losses.
+func (t *Tiles) Due() (uint64, bool) { return 0, false }
+
+// Close frees nothing.
+func (t *Tiles) Close() {}
+
 // cleared is a slice of n zero values that reuses s where it can.
 func cleared[T any](s []T, n int) []T {
 	if cap(s) < n {
@@ -94,8 +100,8 @@ func cleared[T any](s []T, n int) []T {
 }
 
 // Encode takes the views into the viewer's picture and returns what differs, or nil when nothing does and
-// the epoch has begun. A packet ends with the tile that takes its records, before compression, over limit.
-func (t *Tiles) Encode(views []media.View, captureMicros uint64, limit int) (*media.Packet, error) {
+// the epoch has begun. A packet ends with the tile that takes its records, before compression, over the limit.
+func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.Packet, error) {
 	t.frames, t.copies, t.fills = t.frames[:0], t.copies[:0], t.fills[:0]
 	for i := range views {
 		if err := t.look(&views[i]); err != nil {
@@ -113,11 +119,11 @@ func (t *Tiles) Encode(views []media.View, captureMicros uint64, limit int) (*me
 	}
 	t.packet = media.Packet{
 		Epoch: t.epoch, NewEpoch: t.fresh, Lossless: true,
-		CaptureMicros: captureMicros, Size: t.size,
+		CaptureMicros: now, Size: t.size,
 	}
 	t.fresh = false
 	t.raw = t.raw[:0]
-	for t.dirtyCount > 0 && len(t.raw)+solidRecord*len(t.solid) <= limit {
+	for t.dirtyCount > 0 && len(t.raw)+solidRecord*len(t.solid) <= q.Limit {
 		if i := t.next; t.dirty[i] {
 			t.dirty[i] = false
 			t.dirtyCount--

@@ -121,7 +121,7 @@ func TestPictureIsExact(t *testing.T) {
 				views := []media.View{s.view(size.Bounds())}
 				for step := range 60 {
 					for more := true; more; {
-						p, err := enc.Encode(views, uint64(step), limits[step%len(limits)])
+						p, err := enc.Encode(views, uint64(step), media.Quality{Limit: limits[step%len(limits)]})
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -180,20 +180,20 @@ func TestUnchangedIsNothing(t *testing.T) {
 	}
 	enc.Begin(size)
 	all := []media.View{s.view(size.Bounds())}
-	if p, err := enc.Encode(all, 1, noLimit); err != nil || p == nil || !p.NewEpoch {
+	if p, err := enc.Encode(all, 1, media.Quality{Limit: noLimit}); err != nil || p == nil || !p.NewEpoch {
 		t.Fatalf("first update: got %+v, %v", p, err)
 	}
-	if p, err := enc.Encode(all, 2, noLimit); err != nil || p != nil {
+	if p, err := enc.Encode(all, 2, media.Quality{Limit: noLimit}); err != nil || p != nil {
 		t.Errorf("same pixels: got %+v, %v; want nothing", p, err)
 	}
 	for i := 3; i < len(s.pix); i += 4 {
 		s.pix[i] ^= 0xff
 	}
-	if p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 3, noLimit); err != nil || p != nil {
+	if p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 3, media.Quality{Limit: noLimit}); err != nil || p != nil {
 		t.Errorf("only the unused byte differs: got %+v, %v; want nothing", p, err)
 	}
 	s.pix[(100*300+70)*4] ^= 1
-	p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 4, noLimit)
+	p, err := enc.Encode([]media.View{s.view(size.Bounds())}, 4, media.Quality{Limit: noLimit})
 	if err != nil || p == nil {
 		t.Fatalf("one pixel changed: got %+v, %v", p, err)
 	}
@@ -211,7 +211,7 @@ func TestBlackScreen(t *testing.T) {
 		t.Fatal(err)
 	}
 	enc.Begin(size)
-	p, err := enc.Encode([]media.View{{Rect: size.Bounds(), Pix: make([]byte, 70*70*4)}}, 1, noLimit)
+	p, err := enc.Encode([]media.View{{Rect: size.Bounds(), Pix: make([]byte, 70*70*4)}}, 1, media.Quality{Limit: noLimit})
 	if err != nil || p == nil || !p.NewEpoch || len(p.Sections) != 0 {
 		t.Errorf("got %+v, %v; want the new epoch without sections", p, err)
 	}
@@ -224,7 +224,7 @@ func TestBadView(t *testing.T) {
 		t.Fatal(err)
 	}
 	enc.Begin(media.Size{Width: 64, Height: 64})
-	if _, err := enc.Encode([]media.View{{Rect: image.Rect(0, 0, 2, 2), Pix: make([]byte, 15)}}, 1, noLimit); err == nil {
+	if _, err := enc.Encode([]media.View{{Rect: image.Rect(0, 0, 2, 2), Pix: make([]byte, 15)}}, 1, media.Quality{Limit: noLimit}); err == nil {
 		t.Error("got no error for a view that lacks a byte")
 	}
 }
@@ -247,7 +247,7 @@ func TestLargestScreen(t *testing.T) {
 	enc.Begin(size)
 	views := []media.View{{Rect: size.Bounds(), Pix: pix}}
 	for seq := uint32(1); ; seq++ {
-		p, err := enc.Encode(views, 1, 24<<20)
+		p, err := enc.Encode(views, 1, media.Quality{Limit: 24 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -365,7 +365,7 @@ func makeVectors(t *testing.T) []vector {
 	enc.Begin(size)
 	add := func(name string, views ...media.View) {
 		t.Helper()
-		p, err := enc.Encode(views, uint64(1_000_000*(len(list)+1)), noLimit)
+		p, err := enc.Encode(views, uint64(1_000_000*(len(list)+1)), media.Quality{Limit: noLimit})
 		if err != nil || p == nil {
 			t.Fatalf("%s: got %v, %v", name, p, err)
 		}
@@ -546,7 +546,7 @@ func hd(b testing.TB) (*screen, *encode.Tiles) {
 		b.Fatal(err)
 	}
 	enc.Begin(size)
-	if _, err := enc.Encode([]media.View{s.view(size.Bounds())}, 0, noLimit); err != nil {
+	if _, err := enc.Encode([]media.View{s.view(size.Bounds())}, 0, media.Quality{Limit: noLimit}); err != nil {
 		b.Fatal(err)
 	}
 	return s, enc
@@ -572,7 +572,7 @@ func TestEncodeDoesNotAllocate(t *testing.T) {
 		i := 0
 		run := func() {
 			i++
-			if p, err := enc.Encode(views[i%2], 1, noLimit); err != nil || p == nil {
+			if p, err := enc.Encode(views[i%2], 1, media.Quality{Limit: noLimit}); err != nil || p == nil {
 				t.Fatal(p, err)
 			}
 		}
@@ -593,7 +593,7 @@ func TestEncodeDoesNotAllocate(t *testing.T) {
 		i, moved := 0, 0
 		run := func() {
 			i++
-			p, err := enc.Encode(views[i%2:][:1], 1, noLimit)
+			p, err := enc.Encode(views[i%2:][:1], 1, media.Quality{Limit: noLimit})
 			if err != nil || p == nil {
 				t.Fatal(p, err)
 			}
@@ -629,7 +629,7 @@ func BenchmarkEncode(b *testing.B) {
 				views := alternate(s, tt.rect)
 				if !changed {
 					views[0] = views[1]
-					if _, err := enc.Encode(views[0], 0, noLimit); err != nil {
+					if _, err := enc.Encode(views[0], 0, media.Quality{Limit: noLimit}); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -637,7 +637,7 @@ func BenchmarkEncode(b *testing.B) {
 				n, total := 0, 0
 				for b.Loop() {
 					n++
-					p, err := enc.Encode(views[n%2], 0, noLimit)
+					p, err := enc.Encode(views[n%2], 0, media.Quality{Limit: noLimit})
 					if err != nil {
 						b.Fatal(err)
 					}

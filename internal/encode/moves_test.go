@@ -64,7 +64,7 @@ func newSession(t testing.TB, codecs media.Codecs, size media.Size) *session {
 // send encodes and applies one update and reports whether there is more.
 func (v *session) send(limit int, views ...media.View) bool {
 	v.t.Helper()
-	p, err := v.enc.Encode(views, 0, limit)
+	p, err := v.enc.Encode(views, 0, media.Quality{Limit: limit})
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -430,7 +430,7 @@ func BenchmarkScroll(b *testing.B) {
 				views := make([]media.View, 1)
 				show := func(top int) int {
 					views[0] = d.view(top)
-					packet, err := enc.Encode(views, 0, noLimit)
+					packet, err := enc.Encode(views, 0, media.Quality{Limit: noLimit})
 					if err != nil || packet == nil {
 						b.Fatal(packet, err)
 					}

@@ -120,6 +120,9 @@ func (f *Flow) Limit() int {
 	return int(max(leastUpdate, min(rate*updateTime.Seconds(), greatestUpdate)))
 }
 
+// BytesPerSecond is the greatest bandwidth of late; 0 when nothing is known.
+func (f *Flow) BytesPerSecond() int { return int(f.rate()) }
+
 // rate is the greatest bandwidth of late, in bytes per second; 0 when nothing is known.
 func (f *Flow) rate() float64 {
 	rate := 0.0

@@ -45,6 +45,8 @@ const (
 	SectionCopy  SectionKind = 1
 	SectionFill  SectionKind = 2
 	SectionTiles SectionKind = 3
+	SectionJPEG  SectionKind = 4
+	SectionVideo SectionKind = 5
 )
 
 // Section is one part of a packet.
@@ -83,17 +85,53 @@ const (
 	CodecTiles Codecs = 1 << 0
 	CodecCopy  Codecs = 1 << 1
 	CodecFill  Codecs = 1 << 2
+	CodecJPEG  Codecs = 1 << 3
+	CodecH264  Codecs = 1 << 4
+	CodecVP8   Codecs = 1 << 5
+)
+
+// Quality is what the link and the viewer can take of the next packet. What is zero but Limit is the encoder's
+// choice, so an encoder may be used without any knowledge of the link.
+type Quality struct {
+	// Limit is about how many bytes the packet may have; the rest comes with the next one.
+	Limit int
+	// BytesPerSecond is what the link is thought to carry; 0: not known yet.
+	BytesPerSecond int
+	// VideoQP is the quantizer of video, 12 (best) to 51, in H.264's scale; DefaultVideoQP when 0.
+	VideoQP int
+	// VideoFPS is how many frames a second a video region may have; DefaultVideoFPS when 0.
+	VideoFPS int
+	// VideoScale divides the edges of video before it is coded: 1 or 2; 1 when 0.
+	VideoScale int
+	// JPEGQuality is 1 to 100; DefaultJPEGQuality when 0.
+	JPEGQuality int
+}
+
+// What zero values of a Quality stand for.
+const (
+	DefaultVideoQP     = 26
+	DefaultVideoFPS    = 30
+	DefaultJPEGQuality = 85
 )
 
 // Encoder turns captured views into packets for one viewer. It keeps the picture that the viewer has after
-// the last packet, so every packet that it returns must be sent. It is used by one goroutine at a time.
+// the last packet, so every packet that it returns must be sent. It is used by one goroutine at a time. Times
+// are µs of one monotonic clock.
 type Encoder interface {
 	// Begin starts a new epoch on a black picture of the given size. The next packet carries NewEpoch.
 	Begin(size Size)
-	// Encode compares the views with the viewer's picture and returns what differs, or nil when nothing
-	// does. Views outside the picture are cut. The first call of an epoch always returns a packet. A
-	// packet that would take more than about limit bytes is left incomplete, and says so.
-	Encode(views []View, captureMicros uint64, limit int) (*Packet, error)
+	// Encode compares the views, captured at now, with the viewer's picture and returns what differs, or nil
+	// when nothing does. Views outside the picture are cut. The first call of an epoch always returns a
+	// packet. A packet that would take more than about q.Limit bytes is left incomplete, and says so.
+	//
+	// Without views, and when no change waits, it makes pixels exact that came to the viewer with losses and
+	// have not changed of late.
+	Encode(views []View, now uint64, q Quality) (*Packet, error)
+	// Due is when Encode wants to be called although nothing changed; false when the viewer has exactly what
+	// was captured and nothing has to end. A call before that time is in vain, a late one does no harm.
+	Due() (at uint64, ok bool)
+	// Close frees what the encoder holds. It is not used afterwards.
+	Close()
 }
 
 // Cursor is the shape of the remote pointer. A cursor without pixels is hidden.

@@ -45,7 +45,7 @@ func (f *follower) take(t testing.TB, views []media.View) {
 	t.Helper()
 	for i := 0; ; i++ {
 		before := threadTime(t)
-		p, err := f.enc.Encode(views, 0, 1<<30)
+		p, err := f.enc.Encode(views, 0, media.Quality{Limit: 1 << 30})
 		if err != nil {
 			t.Fatal(err)
 		}

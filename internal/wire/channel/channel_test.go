@@ -99,6 +99,18 @@ func described(t testing.TB, m channel.Message) map[string]any {
 				entry = map[string]any{"kind": "fill", "fills": s.Fills}
 			case channel.SectionTiles:
 				entry = map[string]any{"kind": "tiles", "rawLength": s.RawLength, "tiles": hex.EncodeToString(s.Tiles)}
+			case channel.SectionJPEG:
+				entry = struct {
+					Kind string `json:"kind"`
+					channel.JPEGHeader
+					Data string `json:"data"`
+				}{"jpeg", s.JPEG, hex.EncodeToString(s.Data)}
+			case channel.SectionVideo:
+				entry = struct {
+					Kind string `json:"kind"`
+					channel.VideoHeader
+					Data string `json:"data"`
+				}{"video", s.Video, hex.EncodeToString(s.Data)}
 			default:
 				t.Fatalf("section of kind %d", s.Kind)
 			}

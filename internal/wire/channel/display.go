@@ -7,6 +7,7 @@ const (
 	CodecFill  uint32 = 1 << 2
 	CodecJPEG  uint32 = 1 << 3
 	CodecH264  uint32 = 1 << 4
+	CodecVP8   uint32 = 1 << 5
 )
 
 // Start is the viewer's first message on display.
@@ -107,8 +108,8 @@ const (
 	SectionCopy  SectionKind = 1 // u16 count, count × (u16 srcX, srcY, dstX, dstY, width, height)
 	SectionFill  SectionKind = 2 // u16 count, count × (u16 x, y, width, height, u8 r, g, b)
 	SectionTiles SectionKind = 3 // u32 rawLength, one flushed run of the epoch's zstd stream
-	SectionJPEG  SectionKind = 4 // u16 x, y, width, height, JPEG bytes; reserved
-	SectionVideo SectionKind = 5 // reserved
+	SectionJPEG  SectionKind = 4 // u16 x, y, width, height, JPEG bytes
+	SectionVideo SectionKind = 5 // u8 region, codec, flags, u16 x, y, width, height, codedWidth, codedHeight, access unit
 )
 
 // AppendSection appends one section with the given body.
@@ -186,6 +187,65 @@ func AppendFillBody(dst []byte, fills []Fill) []byte {
 	return dst
 }
 
+// JPEGHeader is the rectangle in which a JPEG picture of the same size is drawn.
+type JPEGHeader struct {
+	X      uint16 `json:"x"`
+	Y      uint16 `json:"y"`
+	Width  uint16 `json:"width"`
+	Height uint16 `json:"height"`
+}
+
+// AppendJPEGHeader appends what stands before the JPEG bytes in the body of its section. It does not allocate
+// when dst has room.
+func AppendJPEGHeader(dst []byte, h JPEGHeader) []byte {
+	dst = le.AppendUint16(dst, h.X)
+	dst = le.AppendUint16(dst, h.Y)
+	dst = le.AppendUint16(dst, h.Width)
+	return le.AppendUint16(dst, h.Height)
+}
+
+// VideoRegions is how many video regions there can be at a time.
+const VideoRegions = 2
+
+// Codecs of a video section.
+const (
+	VideoH264 uint8 = 1 // Annex B, constrained baseline
+	VideoVP8  uint8 = 2
+)
+
+// Flags of a video section.
+const (
+	VideoKey    uint8 = 1 << 0 // the first of a new decoder, for a stream of the coded size
+	VideoEnd    uint8 = 1 << 1 // the region is over; no access unit follows and the other fields mean nothing
+	VideoScaled uint8 = 1 << 2 // the coded picture is stretched to the rectangle
+)
+
+// VideoHeader is where and how the access unit of a video section is shown: the top left of the coded picture,
+// or all of it when it is scaled.
+type VideoHeader struct {
+	Region      uint8  `json:"region"`
+	Codec       uint8  `json:"codec"`
+	Flags       uint8  `json:"flags"`
+	X           uint16 `json:"x"`
+	Y           uint16 `json:"y"`
+	Width       uint16 `json:"width"`
+	Height      uint16 `json:"height"`
+	CodedWidth  uint16 `json:"codedWidth"`
+	CodedHeight uint16 `json:"codedHeight"`
+}
+
+// AppendVideoHeader appends what stands before the access unit in the body of a video section. It does not
+// allocate when dst has room.
+func AppendVideoHeader(dst []byte, h *VideoHeader) []byte {
+	dst = append(dst, h.Region, h.Codec, h.Flags)
+	dst = le.AppendUint16(dst, h.X)
+	dst = le.AppendUint16(dst, h.Y)
+	dst = le.AppendUint16(dst, h.Width)
+	dst = le.AppendUint16(dst, h.Height)
+	dst = le.AppendUint16(dst, h.CodedWidth)
+	return le.AppendUint16(dst, h.CodedHeight)
+}
+
 // Section is one decoded section; which fields count depends on Kind.
 type Section struct {
 	Kind      SectionKind
@@ -193,6 +253,9 @@ type Section struct {
 	Fills     []Fill
 	RawLength uint32
 	Tiles     []byte // part of the epoch's zstd stream; aliases the message
+	JPEG      JPEGHeader
+	Video     VideoHeader
+	Data      []byte // the JPEG picture or the access unit; aliases the message
 }
 
 // Update is one change of the picture. Its Sections alias the message that it was decoded from.
@@ -215,7 +278,10 @@ func (m *Update) Append(dst []byte) []byte {
 			dst = AppendFills(dst, s.Fills)
 		case SectionTiles:
 			dst = AppendTiles(dst, int(s.RawLength), s.Tiles)
-		case SectionJPEG, SectionVideo: // reserved: nothing makes them yet
+		case SectionJPEG:
+			dst = AppendSection(dst, s.Kind, append(AppendJPEGHeader(nil, s.JPEG), s.Data...))
+		case SectionVideo:
+			dst = AppendSection(dst, s.Kind, append(AppendVideoHeader(nil, &s.Video), s.Data...))
 		}
 	}
 	return dst
@@ -248,6 +314,10 @@ func (m *Update) parse(r *reader) {
 				body.fail("rawLength is too great for the screen")
 			}
 			s.Tiles = body.rest
+		case SectionJPEG:
+			m.parseJPEG(&s, &body)
+		case SectionVideo:
+			m.parseVideo(&s, &body)
 		default:
 			body.fail("unknown kind of section")
 		}
@@ -294,5 +364,43 @@ func (m *Update) parseFills(s *Section, r *reader) {
 			return
 		}
 		s.Fills[i] = f
+	}
+}
+
+func (m *Update) parseJPEG(s *Section, r *reader) {
+	h := JPEGHeader{r.u16(), r.u16(), r.u16(), r.u16()}
+	s.JPEG, s.Data = h, r.rest
+	switch {
+	case r.fault != "":
+	case h.Width == 0 || h.Height == 0:
+		r.fail("JPEG has no pixels")
+	case !m.inside(h.X, h.Y, h.Width, h.Height):
+		r.fail("JPEG reaches outside the screen")
+	case len(s.Data) == 0:
+		r.fail("JPEG has no bytes")
+	}
+}
+
+func (m *Update) parseVideo(s *Section, r *reader) {
+	h := VideoHeader{r.u8(), r.u8(), r.u8(), r.u16(), r.u16(), r.u16(), r.u16(), r.u16(), r.u16()}
+	s.Video, s.Data = h, r.rest
+	end := h.Flags&VideoEnd != 0
+	switch {
+	case r.fault != "":
+	case h.Region >= VideoRegions:
+		r.fail("unknown video region")
+	case h.Codec != VideoH264 && h.Codec != VideoVP8:
+		r.fail("unknown video codec")
+	case end && len(s.Data) > 0:
+		r.fail("bytes follow the end of a video region")
+	case end:
+	case h.Width == 0 || h.Height == 0 || h.CodedWidth == 0 || h.CodedHeight == 0:
+		r.fail("video has no pixels")
+	case !m.inside(h.X, h.Y, h.Width, h.Height):
+		r.fail("video reaches outside the screen")
+	case h.Flags&VideoScaled == 0 && (h.CodedWidth < h.Width || h.CodedHeight < h.Height):
+		r.fail("video is smaller than its rectangle")
+	case len(s.Data) == 0:
+		r.fail("video has no access unit")
 	}
 }

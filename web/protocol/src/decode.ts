@@ -7,6 +7,7 @@ import {
   type DisplayFromAgent,
   type DisplayFromViewer,
   type Fill,
+  type JPEGSection,
   type MessageKind,
   maxFromAgent,
   maxFromViewer,
@@ -14,6 +15,10 @@ import {
   type Section,
   typeOf,
   type Update,
+  type VideoSection,
+  videoCodec,
+  videoFlag,
+  videoRegions,
 } from "./messages.ts";
 
 const nameOf = new Map<number, MessageKind>(
@@ -235,7 +240,77 @@ function decodeSection(kind: number, body: Reader, screen: Update): Section {
       }
       return { kind: "tiles", rawLength, data: body.bytes(body.remaining) };
     }
+    case 4:
+      return decodeJPEG(body, screen);
+    case 5:
+      return decodeVideo(body, screen);
     default:
       return body.fail("unknown kind of section");
   }
+}
+
+function inside(rect: { x: number; y: number; width: number; height: number }, screen: Update) {
+  return rect.x + rect.width <= screen.width && rect.y + rect.height <= screen.height;
+}
+
+function decodeJPEG(body: Reader, screen: Update): JPEGSection {
+  const section: JPEGSection = {
+    kind: "jpeg",
+    x: body.u16(),
+    y: body.u16(),
+    width: body.u16(),
+    height: body.u16(),
+    data: body.bytes(body.remaining),
+  };
+  if (section.width === 0 || section.height === 0) {
+    body.fail("JPEG has no pixels");
+  }
+  if (!inside(section, screen)) {
+    body.fail("JPEG reaches outside the screen");
+  }
+  if (section.data.byteLength === 0) {
+    body.fail("JPEG has no bytes");
+  }
+  return section;
+}
+
+function decodeVideo(body: Reader, screen: Update): VideoSection {
+  const section: VideoSection = {
+    kind: "video",
+    region: body.u8(),
+    codec: body.u8(),
+    flags: body.u8(),
+    x: body.u16(),
+    y: body.u16(),
+    width: body.u16(),
+    height: body.u16(),
+    codedWidth: body.u16(),
+    codedHeight: body.u16(),
+    data: body.bytes(body.remaining),
+  };
+  if (section.region >= videoRegions) {
+    body.fail("unknown video region");
+  }
+  if (section.codec !== videoCodec.h264 && section.codec !== videoCodec.vp8) {
+    body.fail("unknown video codec");
+  }
+  if (section.flags & videoFlag.end) {
+    return section.data.byteLength === 0
+      ? section
+      : body.fail("bytes follow the end of a video region");
+  }
+  const { width, height, codedWidth, codedHeight } = section;
+  if (width === 0 || height === 0 || codedWidth === 0 || codedHeight === 0) {
+    body.fail("video has no pixels");
+  }
+  if (!inside(section, screen)) {
+    body.fail("video reaches outside the screen");
+  }
+  if (!(section.flags & videoFlag.scaled) && (codedWidth < width || codedHeight < height)) {
+    body.fail("video is smaller than its rectangle");
+  }
+  if (section.data.byteLength === 0) {
+    body.fail("video has no access unit");
+  }
+  return section;
 }

@@ -111,5 +111,16 @@ function encodeSection(out: Writer, section: Section): void {
         .u32(section.rawLength)
         .bytes(section.data);
       break;
+    case "jpeg":
+      out.u8(4).u32(8 + section.data.byteLength);
+      out.u16(section.x).u16(section.y).u16(section.width).u16(section.height);
+      out.bytes(section.data);
+      break;
+    case "video":
+      out.u8(5).u32(15 + section.data.byteLength);
+      out.u8(section.region).u8(section.codec).u8(section.flags);
+      out.u16(section.x).u16(section.y).u16(section.width).u16(section.height);
+      out.u16(section.codedWidth).u16(section.codedHeight).bytes(section.data);
+      break;
   }
 }

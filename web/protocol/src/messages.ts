@@ -55,7 +55,7 @@ export const keyFlag = {
 } as const;
 
 /** Bits of start.codecs. */
-export const codec = { tiles: 1, copy: 2, fill: 4, jpeg: 8, h264Region: 16 } as const;
+export const codec = { tiles: 1, copy: 2, fill: 4, jpeg: 8, h264: 16, vp8: 32 } as const;
 
 /** Bits of update.flags. */
 export const updateFlag = { newEpoch: 1, lossless: 2 } as const;
@@ -248,7 +248,48 @@ export type Section =
   | { kind: "copy"; copies: Copy[] }
   | { kind: "fill"; fills: Fill[] }
   /** data continues the epoch's zstd stream and yields rawLength bytes of tile records; it shares the message's memory. */
-  | { kind: "tiles"; rawLength: number; data: Uint8Array };
+  | { kind: "tiles"; rawLength: number; data: Uint8Array }
+  | JPEGSection
+  | VideoSection;
+
+/** A JPEG picture of the size of its rectangle; data shares the message's memory. */
+export interface JPEGSection {
+  kind: "jpeg";
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  data: Uint8Array;
+}
+
+/** How many video regions there can be at a time. */
+export const videoRegions = 2;
+
+/** VideoSection.codec: H.264 is Annex B, constrained baseline. */
+export const videoCodec = { h264: 1, vp8: 2 } as const;
+
+/**
+ * Bits of VideoSection.flags. key: the first of a new decoder, for a stream of the coded size. end: the region
+ * is over; data is empty and the other fields mean nothing. scaled: the coded picture is stretched to the
+ * rectangle; without it the top left of the coded picture is shown.
+ */
+export const videoFlag = { key: 1, end: 2, scaled: 4 } as const;
+
+/** One access unit of a video region; data shares the message's memory. */
+export interface VideoSection {
+  kind: "video";
+  /** Less than videoRegions. */
+  region: number;
+  codec: number;
+  flags: number;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  codedWidth: number;
+  codedHeight: number;
+  data: Uint8Array;
+}
 
 export interface Update {
   kind: "update";

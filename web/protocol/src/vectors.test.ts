@@ -29,7 +29,10 @@ function bytesOf(hex: string): Uint8Array {
 const bytesFields = new Set(["rgba", "data", "tiles"]);
 const wideFields = new Set(["time", "captureMicros"]);
 
-/** The message of a vector as this package writes it: byte arrays and 64-bit integers in their own types. */
+/**
+ * The message of a vector as this package writes it: byte arrays and 64-bit integers in their own types, and
+ * data for what is tiles to the Go tests.
+ */
 function fromJSON(value: unknown, field = ""): unknown {
   if (typeof value === "string" && bytesFields.has(field)) {
     return bytesOf(value);
@@ -41,7 +44,9 @@ function fromJSON(value: unknown, field = ""): unknown {
     return value.map((item) => fromJSON(item));
   }
   if (typeof value === "object" && value !== null) {
-    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, fromJSON(v, k)]));
+    return Object.fromEntries(
+      Object.entries(value).map(([k, v]) => [k === "tiles" ? "data" : k, fromJSON(v, k)]),
+    );
   }
   return value;
 }
