@@ -25,6 +25,10 @@ test_packages="
 	xclip:/usr/bin/xclip
 	x11-utils:/usr/bin/xdpyinfo
 	x11-apps:/usr/bin/xwd
+	x11-xserver-utils:/usr/bin/xrandr
+	xsettingsd:/usr/bin/dump_xsettings
+	python3-gi:/usr/lib/python3/dist-packages/gi/__init__.py
+	gir1.2-gtk-3.0:/usr/share/doc/gir1.2-gtk-3.0/copyright
 	xauth:/usr/bin/xauth
 	imagemagick:/usr/bin/convert
 	x11-xkb-utils:/usr/bin/setxkbmap

@@ -15,12 +15,13 @@ import (
 	"penstock.dev/penstock/internal/media"
 )
 
-// Screen is the display that is streamed. Capture and Resize never overlap, nor does Resize with the use of
+// Screen is the display that is streamed. Capture and Arrange never overlap, nor does Arrange with the use of
 // captured views; the other methods may be called at any time.
 type Screen interface {
 	Size() media.Size
 	MaxSize() media.Size
-	Resize(size media.Size) error
+	// Arrange gives the screen its monitors and the desktop its scale.
+	Arrange(layout media.Layout) error
 	// Damaged holds a token when something was drawn since the last TakeDamage, or the size changed.
 	Damaged() <-chan struct{}
 	// TakeDamage adds what was drawn since the last call.

@@ -33,7 +33,7 @@ type screen struct {
 	size     media.Size
 	region   media.Region
 	captures int
-	resizes  []media.Size
+	resizes  []media.Layout
 	fail     error
 }
 
@@ -77,12 +77,12 @@ func (s *screen) resized() int {
 	return len(s.resizes)
 }
 
-func (s *screen) Resize(size media.Size) error {
+func (s *screen) Arrange(layout media.Layout) error {
 	s.mu.Lock()
-	s.size = size
-	s.resizes = append(s.resizes, size)
+	s.size = layout.Size()
+	s.resizes = append(s.resizes, layout)
 	s.mu.Unlock()
-	s.draw(size.Bounds())
+	s.draw(layout.Size().Bounds())
 	return nil
 }
 
@@ -788,7 +788,7 @@ func TestResizesAreSpaced(t *testing.T) {
 		defer w.end()
 		p := w.open(w.ticket())
 		for i := range 100 {
-			p.say(&media.Resize{Size: media.Size{Width: 500 + i, Height: 400}})
+			p.say(&media.Resize{Size: media.Size{Width: 500 + i, Height: 400}, Scale: 100 + i})
 			time.Sleep(5 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
@@ -799,6 +799,11 @@ func TestResizesAreSpaced(t *testing.T) {
 		}
 		if got, want := w.screen.Size(), (media.Size{Width: 599, Height: 400}); got != want {
 			t.Errorf("got %v at the end, want %v", got, want)
+		}
+		w.screen.mu.Lock()
+		defer w.screen.mu.Unlock()
+		if got := w.screen.resizes[n-1].Scale; got != 199 {
+			t.Errorf("got a scale of %d %% at the end, want 199", got)
 		}
 	})
 }

@@ -35,7 +35,7 @@ type viewer struct {
 	out     chan media.ToViewer // when it is full, the viewer is too slow
 	cursor  chan struct{}       // holds a token when the cursor is to be sent
 	heard   atomic.Int64        // µs of the agent's clock
-	size    chan media.Size     // holds the size that is wished last
+	layout  chan media.Layout   // holds the screen that is wished last
 	fixed   bool                // sizes of the window do not count
 	display *display            // guarded by the agent's mutex
 	hidden  bool                // guarded by the agent's mutex
@@ -75,7 +75,7 @@ func (a *Agent) ServeControl(ctx context.Context, ticket string, conn ControlCon
 	defer cancel(nil)
 	v := &viewer{
 		cancel: cancel, out: make(chan media.ToViewer, maxOut), cursor: make(chan struct{}, 1),
-		size: make(chan media.Size, 1), fixed: hello.FixedSize,
+		layout: make(chan media.Layout, 1), fixed: hello.FixedSize,
 	}
 	v.heard.Store(int64(a.micros()))
 	welcome, c := a.join(v, hello)
@@ -126,7 +126,7 @@ func (a *Agent) join(v *viewer, hello *media.Hello) (*media.Welcome, *media.Clos
 		size, v.fixed = media.Size{Width: int(spec.Width), Height: int(spec.Height)}, true
 	}
 	if size != (media.Size{}) {
-		a.resize(v, size) // before welcome, so that the first picture has it
+		a.arrange(v, media.SingleMonitor(size, hello.Scale)) // before welcome, so that the first picture has it
 	}
 	name := spec.Application.DisplayName
 	if name == "" {
@@ -297,7 +297,7 @@ func (a *Agent) read(ctx context.Context, v *viewer, conn ControlConn) error {
 		case *media.Pong:
 		case *media.Resize:
 			if !v.fixed {
-				wish(v.size, m.Size)
+				wish(v.layout, media.SingleMonitor(m.Size, m.Scale))
 			}
 		case *media.Visibility:
 			a.setHidden(v, m.Hidden)
@@ -370,11 +370,11 @@ func (a *Agent) setHidden(v *viewer, hidden bool) {
 	}
 }
 
-// wish replaces the size that waits in ch.
-func wish(ch chan media.Size, size media.Size) {
+// wish replaces the screen that waits in ch.
+func wish(ch chan media.Layout, layout media.Layout) {
 	for {
 		select {
-		case ch <- size:
+		case ch <- layout:
 			return
 		default:
 		}
@@ -385,7 +385,7 @@ func wish(ch chan media.Size, size media.Size) {
 	}
 }
 
-// follow gives the screen the sizes that the viewer wishes, not more than ten a second; the last one counts.
+// follow gives the screen what the viewer wishes, not more than ten times a second; the last wish counts.
 func (a *Agent) follow(ctx context.Context, v *viewer) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -393,8 +393,8 @@ func (a *Agent) follow(ctx context.Context, v *viewer) {
 		select {
 		case <-ctx.Done():
 			return
-		case size := <-v.size:
-			a.resize(v, size)
+		case layout := <-v.layout:
+			a.arrange(v, layout)
 		}
 		timer.Reset(resizeSpacing)
 		select {
@@ -405,9 +405,9 @@ func (a *Agent) follow(ctx context.Context, v *viewer) {
 	}
 }
 
-// resize gives the screen the size that v wishes, or the nearest that it can have, unless another viewer has
-// replaced v.
-func (a *Agent) resize(v *viewer, size media.Size) {
+// arrange gives the screen the monitors and the scale that v wishes, or the nearest that it can have, unless
+// another viewer has replaced v.
+func (a *Agent) arrange(v *viewer, layout media.Layout) {
 	a.screenMu.Lock()
 	defer a.screenMu.Unlock()
 	a.mu.Lock()
@@ -416,8 +416,8 @@ func (a *Agent) resize(v *viewer, size media.Size) {
 	if !current {
 		return
 	}
-	size = size.Fit(a.screen.MaxSize())
-	if err := a.screen.Resize(size); err != nil {
-		a.log.Warn("screen was not resized", "size", size, "error", err)
+	layout = layout.Fit(a.screen.MaxSize())
+	if err := a.screen.Arrange(layout); err != nil {
+		a.log.Warn("screen was not resized", "size", layout.Size(), "scale", layout.Scale, "error", err)
 	}
 }

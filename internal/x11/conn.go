@@ -344,6 +344,16 @@ type extension struct {
 	firstEvent uint8
 }
 
+// atom is the number of a name.
+func (c *conn) atom(name string) (uint32, error) {
+	req := halves([]byte{opInternAtom, 0, 0, 0}, uint16(len(name)), 0)
+	reply, err := c.ask(finish(append(req, name...)))
+	if err != nil {
+		return 0, fmt.Errorf("intern atom %s: %w", name, err)
+	}
+	return le.Uint32(reply[8:]), nil
+}
+
 // version asks for an extension's version, which some need before anything else.
 func (c *conn) version(e extension, major, minor uint32) error {
 	req := make([]byte, 4, 12)
@@ -381,7 +391,14 @@ func halves(req []byte, values ...uint16) []byte {
 
 // Core requests and events.
 const (
+	opCreateWindow           = 1
 	opChangeWindowAttributes = 2
+	opInternAtom             = 16
+	opChangeProperty         = 18
+	opGetProperty            = 20
+	opSetSelectionOwner      = 22
+	opGetSelectionOwner      = 23
+	opSendEvent              = 25
 	opGrabServer             = 36
 	opUngrabServer           = 37
 	opQueryPointer           = 38
@@ -393,9 +410,11 @@ const (
 	opChangeKeyboardControl  = 102
 	opGetModifierMapping     = 119
 
-	eventConfigure = 22
-	eventMapping   = 34
-	eventGeneric   = 35
+	eventConfigure      = 22
+	eventSelectionClear = 29
+	eventClientMessage  = 33
+	eventMapping        = 34
+	eventGeneric        = 35
 
 	maskStructure = 1 << 17
 )

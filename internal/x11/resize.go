@@ -15,49 +15,71 @@ const (
 	randrDeleteOutputMode   = 19
 	randrSetCrtcConfig      = 21
 	randrResourcesCurrent   = 25
+	randrSetMonitor         = 43
+	randrDeleteMonitor      = 44
 	rotateNormal            = 1
 	refreshHertz            = 60
 	millimetresPerInch      = 25.4
-	dpi                     = 96
+	baseDPI                 = 96 // at a scale of 100 percent
 	randrSuccess            = 0
 	blankColumns, blankRows = 160, 30
 )
 
-// Resize gives the screen a mode of exactly this size at 60 Hz. Applications see an ordinary change of
-// resolution.
+// Resize gives the screen one monitor of exactly this size at 60 Hz, and keeps the desktop's scale.
 func (x *Screen) Resize(size media.Size) error {
-	if size != size.Fit(x.max) {
-		return fmt.Errorf("resize to %v: screens have 64x64 to %v pixels", size, x.max)
+	return x.Arrange(media.SingleMonitor(size, max(x.layout.Scale, media.DefaultScale)))
+}
+
+// Arrange gives the screen monitors of exactly these sizes and the desktop this scale. Applications see an
+// ordinary change of resolution: the sizes in mm, the resource Xft.dpi and the XSETTINGS follow the scale.
+func (x *Screen) Arrange(layout media.Layout) error {
+	if layout != layout.Fit(x.max) {
+		return fmt.Errorf("resize to %v at %d %%: screens have 64x64 to %v pixels and 75 to 500 %%", layout.Size(), layout.Scale, x.max)
 	}
-	if size == x.Size() && x.mode != 0 {
+	if layout == x.layout && layout.Size() == x.Size() {
 		return nil
 	}
-	if err := x.resize(size); err != nil {
+	size := layout.Size()
+	if err := x.resize(layout); err != nil {
 		return fmt.Errorf("resize to %v: %w", size, err)
 	}
+	scaled := layout.Scale != x.layout.Scale
+	x.layout = layout
 	x.setSize(size)
+	if !scaled {
+		return nil
+	}
+	if err := x.publishScale(layout.Scale); err != nil {
+		return fmt.Errorf("scale the desktop to %d %%: %w", layout.Scale, err)
+	}
 	return nil
 }
 
-func (x *Screen) resize(size media.Size) error {
+func (x *Screen) resize(layout media.Layout) error {
+	size := layout.Size()
 	crtc, output, err := x.firstOutput()
 	if err != nil {
 		return err
 	}
-	mode, err := x.createMode(size)
-	if err != nil {
-		return err
+	mode := x.mode
+	if mode == 0 || size != x.Size() {
+		if mode, err = x.createMode(size); err != nil {
+			return err
+		}
+		if err := x.c.check(finish(words(x.randr.request(randrAddOutputMode), output, mode))); err != nil {
+			return errors.Join(err, x.c.check(finish(words(x.randr.request(randrDestroyMode), mode))))
+		}
 	}
-	if err := x.c.check(finish(words(x.randr.request(randrAddOutputMode), output, mode))); err != nil {
-		return errors.Join(err, x.c.check(finish(words(x.randr.request(randrDestroyMode), mode))))
-	}
-	// Nobody may see the state between: a screen without an output.
+	// Nobody may see the state between: a screen without an output, or monitors that are not on it.
 	if err := x.c.post(1, []byte{opGrabServer, 0, 1, 0}); err != nil {
 		return err
 	}
-	err = x.switchMode(crtc, output, mode, size)
+	err = x.switchMode(crtc, output, mode, layout)
 	if ungrab := x.c.check([]byte{opUngrabServer, 0, 1, 0}); ungrab != nil {
 		return errors.Join(err, ungrab)
+	}
+	if mode == x.mode {
+		return err
 	}
 	if err != nil {
 		mode, x.mode = x.mode, mode // remove the mode that is not used
@@ -72,17 +94,69 @@ func (x *Screen) resize(size media.Size) error {
 		x.c.check(finish(words(x.randr.request(randrDestroyMode), old))))
 }
 
-func (x *Screen) switchMode(crtc, output, mode uint32, size media.Size) error {
-	if err := x.setCrtc(crtc, 0); err != nil {
+// millimetres is how long so many pixels are on a monitor of this scale.
+func millimetres(pixels, scale int) uint32 {
+	return uint32(float64(pixels)*millimetresPerInch*media.DefaultScale/float64(baseDPI*scale) + 0.5)
+}
+
+func (x *Screen) switchMode(crtc, output, mode uint32, layout media.Layout) error {
+	size := layout.Size()
+	if mode != x.mode {
+		if err := x.setCrtc(crtc, 0); err != nil {
+			return err
+		}
+	}
+	if err := x.setMonitors(layout, output); err != nil { // first: window managers look when the size changes
 		return err
 	}
-	mm := func(pixels int) uint32 { return uint32(float64(pixels)*millimetresPerInch/dpi + 0.5) }
 	req := words(x.randr.request(randrSetScreenSize), x.c.setup.root)
 	req = halves(req, uint16(size.Width), uint16(size.Height))
-	if err := x.c.check(finish(words(req, mm(size.Width), mm(size.Height)))); err != nil {
+	req = words(req, millimetres(size.Width, layout.Scale), millimetres(size.Height, layout.Scale))
+	if err := x.c.check(finish(req)); err != nil {
 		return err
 	}
+	if mode == x.mode {
+		return nil
+	}
 	return x.setCrtc(crtc, mode, output)
+}
+
+// setMonitors tells RANDR which parts of the screen are monitors. The first has the output; without it the
+// server would add the whole screen as one more.
+func (x *Screen) setMonitors(layout media.Layout, output uint32) error {
+	bounds := layout.Bounds()
+	for i := range media.MaxMonitors {
+		name, err := x.c.atom(fmt.Sprintf("Penstock-%d", i+1))
+		if err != nil {
+			return err
+		}
+		if i < x.monitors { // one that is there cannot be changed
+			if err := x.c.check(finish(words(x.randr.request(randrDeleteMonitor), x.c.setup.root, name))); err != nil {
+				return fmt.Errorf("remove monitor %d: %w", i+1, err)
+			}
+		}
+		if i >= len(bounds) {
+			continue
+		}
+		b := bounds[i]
+		req := words(x.randr.request(randrSetMonitor), x.c.setup.root, name)
+		req = append(req, boolByte(i == 0), 0)
+		outputs := []uint32{output}[:1-min(i, 1)]
+		req = halves(req, uint16(len(outputs)), uint16(b.Min.X), uint16(b.Min.Y), uint16(b.Dx()), uint16(b.Dy()))
+		req = words(req, millimetres(b.Dx(), layout.Scale), millimetres(b.Dy(), layout.Scale))
+		if err := x.c.check(finish(words(req, outputs...))); err != nil {
+			return fmt.Errorf("set monitor %d: %w", i+1, err)
+		}
+	}
+	x.monitors = len(bounds)
+	return nil
+}
+
+func boolByte(v bool) byte {
+	if v {
+		return 1
+	}
+	return 0
 }
 
 func (x *Screen) setCrtc(crtc, mode uint32, outputs ...uint32) error {

@@ -37,6 +37,9 @@ type Screen struct {
 	segment   segment
 	useImages bool // no shared memory: fetch pixels in replies
 	mode      uint32
+	layout    media.Layout // what Arrange made; zero before
+	monitors  int          // that RANDR knows from us
+	settings  settings
 }
 
 // segment is shared memory that the X server draws captures into.
@@ -90,7 +93,7 @@ func (x *Screen) open() error {
 	}{
 		{"XFIXES", &x.fixes, 5, 0},
 		{"DAMAGE", &x.damage, 1, 1},
-		{"RANDR", &x.randr, 1, 3},
+		{"RANDR", &x.randr, 1, 5},
 	} {
 		ext, ok, err := x.c.extension(e.name)
 		if err != nil {
@@ -169,6 +172,8 @@ func (x *Screen) event(ev []byte) {
 		signal(x.damaged)
 	case cursor:
 		signal(x.cursor)
+	case eventSelectionClear:
+		x.settings.lost.Store(true)
 	case eventConfigure:
 		if le.Uint32(ev[8:]) == x.c.setup.root {
 			x.setSize(media.Size{Width: int(le.Uint16(ev[20:])), Height: int(le.Uint16(ev[22:]))})

@@ -252,6 +252,48 @@ func TestResize(t *testing.T) {
 	}
 }
 
+// A window that is dragged leaves nothing behind: no modes, no shared memory, no files.
+func TestManyResizesLeaveNothing(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	x := openScreen(t, s)
+	var c copyOf
+	resources := func() (modes, files int) {
+		t.Helper()
+		reply, err := x.c.ask(finish(words(x.randr.request(randrResourcesCurrent), x.c.setup.root)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.PID()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int(le.Uint16(reply[20:])), len(entries)
+	}
+	c.take(t, x)
+	modes, files := resources()
+	size := media.Size{Width: 2560, Height: 1440}
+	for i := range 50 {
+		size = media.Size{Width: 700 + 31*i, Height: 1400 - 21*i}
+		if err := x.Arrange(media.SingleMonitor(size, 100+50*(i%3))); err != nil {
+			t.Fatal(err)
+		}
+		if i%5 == 0 {
+			c.take(t, x)
+		}
+	}
+	c.take(t, x)
+	if got := x.Size(); got != size {
+		t.Errorf("got %v at the end, want %v", got, size)
+	}
+	if !bytes.Equal(whole(t, x), c.pix) {
+		t.Error("the copy differs from the screen")
+	}
+	if m, f := resources(); m != modes || f != files {
+		t.Errorf("after 50 resizes the server has %d modes and %d files, want %d and %d as before", m, f, modes, files)
+	}
+}
+
 func TestCursor(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)

@@ -45,6 +45,10 @@ func (p Place) Environ() []string {
 		"GTK_A11Y=none",
 		// No session bus either, which dconf would need to store settings.
 		"GSETTINGS_BACKEND=keyfile",
+		// Qt 5.14 and later take the desktop's scale from Xft.dpi, at their start, and not rounded to whole numbers. GTK
+		// follows XSETTINGS while it runs; GDK_SCALE would keep it from that.
+		"QT_ENABLE_HIGHDPI_SCALING=1",
+		"QT_SCALE_FACTOR_ROUNDING_POLICY=PassThrough",
 	}
 	if p.Display != "" {
 		env = append(env, "DISPLAY="+p.Display, "XAUTHORITY="+p.Xauthority)
