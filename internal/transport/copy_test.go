@@ -162,7 +162,7 @@ func watch(t testing.TB, d drawing, size media.Size) (with, without *follower) {
 	ended := d.run(t, r, file)
 	var region media.Region
 	region.Add(size.Bounds())
-	end := time.Now().Add(3 * patience)
+	end := time.Now().Add(9 * patience) // forty steps with two encoders, on a busy machine with the race detector
 	first := uint32(0)
 	begun, turn := false, 0
 	for quiet := false; !quiet; {

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,10 +40,15 @@ const patience = 20 * time.Second
 
 // The environment of the test's own processes: a part is what a process outside or inside runs.
 const (
-	partEnv  = "PENSTOCK_TEST_ROOTLESS_PART"
-	thenEnv  = "PENSTOCK_TEST_ROOTLESS_THEN" // the part of the process inside
-	ordinary = 21345                         // a user that nobody is
+	partEnv = "PENSTOCK_TEST_ROOTLESS_PART"
+	thenEnv = "PENSTOCK_TEST_ROOTLESS_THEN" // the part of the process inside
+	// firstUser begins the users of the tests' processes. Each process is a user of its own, so that what it left is told from what
+	// tests beside it, in this process or in others on the machine, still run.
+	firstUser, usersEach = 1 << 20, 64
 )
+
+// nextUser counts the users of this process's tests.
+var nextUser atomic.Int64 //nolint:gochecknoglobals // the machine's users are global
 
 // host is this process's machine, when it runs inside.
 var host *Host //nolint:gochecknoglobals // TestMain has no other way to hand it to tests
@@ -113,7 +119,8 @@ func self(t *testing.T, part string, args ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), partEnv+"="+part, "TMPDIR="+dir, "HOME="+dir)
 	cmd.Dir = dir
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
+		user := uint32(firstUser + os.Getpid()*usersEach + int(nextUser.Add(1))%usersEach)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	}
 	return cmd
 }
@@ -147,11 +154,41 @@ func TestInside(t *testing.T) {
 	cmd := self(t, "outside", "-test.run=^TestInside.", "-test.v", "-test.timeout=5m")
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestInsideConformance") {
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("%v\n%s", err, failed(string(out)))
 	}
-	if left := processesOf(t, ordinary); os.Geteuid() == 0 && len(left) > 0 {
-		t.Errorf("processes were left: %v", left)
+	if os.Geteuid() != 0 {
+		return
 	}
+	user := int(cmd.SysProcAttr.Credential.Uid)
+	for end := time.Now().Add(patience); len(processesOf(t, user)) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("processes were left: %v", processesOf(t, user))
+		}
+	}
+}
+
+// failed is what the tests that did not pass printed, from the output of a run with -test.v.
+func failed(out string) string {
+	var all, one strings.Builder // one: of the present test
+	bad := true                  // what comes before the first test is no test's output
+	end := func() {
+		if bad {
+			all.WriteString(one.String())
+		}
+		one.Reset()
+	}
+	for line := range strings.Lines(out) {
+		if line == "PASS\n" || line == "FAIL\n" || strings.HasPrefix(line, "=== RUN ") && !strings.Contains(line, "/") {
+			end()
+			bad = true // until it says otherwise: it may never end
+		}
+		if strings.HasPrefix(line, "--- PASS") || strings.HasPrefix(line, "--- SKIP") {
+			bad = false
+		}
+		one.WriteString(line)
+	}
+	end()
+	return all.String()
 }
 
 // TestAsRoot runs the suite for root, who keeps all users inside.
@@ -167,7 +204,7 @@ func TestAsRoot(t *testing.T) {
 	cmd := self(t, "outside", "-test.run=^TestInside(Conformance|Users)$", "-test.v", "-test.timeout=3m")
 	cmd.SysProcAttr = nil
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestInsideConformance") {
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("%v\n%s", err, failed(string(out)))
 	}
 }
 
@@ -258,7 +295,7 @@ func start(t *testing.T, cfg Config) (*Driver, func() []vpc.Refusal) {
 		cfg.DataDir = t.TempDir()
 	}
 	if cfg.DialPatience == 0 {
-		cfg.DialPatience = 300 * time.Millisecond
+		cfg.DialPatience = 1500 * time.Millisecond // longer than the kernel's wait before it sends a lost SYN again
 	}
 	cfg.Refused = func(r vpc.Refusal) {
 		mu.Lock()
