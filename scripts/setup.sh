@@ -17,7 +17,16 @@ run_packages="
 	adwaita-icon-theme:/usr/share/icons/Adwaita/index.theme
 	ca-certificates:/etc/ssl/certs/ca-certificates.crt
 "
+# Codecs that internal/video loads when they are there. Penstock runs without them, and so does this script.
+libraries=/usr/lib/$(uname -m)-linux-gnu
+codec_packages="
+	libopenh264-7:$libraries/libopenh264.so.7
+	libyuv0:$libraries/libyuv.so.0
+	libvpx7:$libraries/libvpx.so.7
+	libturbojpeg0:$libraries/libturbojpeg.so.0
+"
 test_packages="
+	ffmpeg:/usr/bin/ffmpeg
 	chromium:/usr/bin/chromium
 	awscli:/usr/bin/aws
 	python3-boto3:/usr/lib/python3/dist-packages/boto3/__init__.py
@@ -78,6 +87,10 @@ missing=""
 for entry in $packages; do
 	[ -e "${entry#*:}" ] || missing="$missing ${entry%%:*}"
 done
+optional=""
+for entry in $codec_packages; do
+	[ -e "${entry#*:}" ] || optional="$optional ${entry%%:*}"
+done
 if [ -n "$missing" ]; then
 	command -v apt-get >/dev/null ||
 		fail "this machine has no apt-get; install what your system calls these Debian packages:$missing"
@@ -111,6 +124,16 @@ if [ -n "$missing" ]; then
 	for entry in $packages; do
 		[ -e "${entry#*:}" ] || fail "package ${entry%%:*} is installed, but ${entry#*:} is not there"
 	done
+fi
+
+# Where they are not to be had, or not by this user, nothing is lost but speed and video.
+if [ -n "$optional" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+	echo "setup: installing$optional"
+	# shellcheck disable=SC2086 # one word a package
+	codecs() {
+		DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 install --no-install-recommends -y $optional
+	}
+	{ codecs || { apt-get -q update && codecs; }; } >/dev/null 2>&1 || echo "setup: optional codecs were not installed:$optional"
 fi
 
 # Resolvers that only tests ask: unpacked, not installed, so that no service starts and resolv.conf stays as it is.

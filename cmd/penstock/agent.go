@@ -24,6 +24,7 @@ import (
 	"penstock.dev/penstock/internal/encode"
 	"penstock.dev/penstock/internal/media"
 	"penstock.dev/penstock/internal/transport"
+	"penstock.dev/penstock/internal/video"
 	"penstock.dev/penstock/internal/wire/linkapi"
 	"penstock.dev/penstock/internal/x11"
 )
@@ -135,6 +136,7 @@ type guestInstance struct {
 	agent   *agent.Agent
 	streams chan struct{} // closed when the agent has ended; nil before it runs
 	viewers *http.Server
+	codecs  *video.Libraries
 	session string
 	over    bool
 }
@@ -250,6 +252,7 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 	if in.input, err = in.server.OpenInput(); err != nil {
 		return nil, err
 	}
+	in.codecs = video.Load(in.log.With("part", "video"))
 	if in.desktop, err = guest.Open(ctx, place, in.log.With("part", "desktop")); err != nil {
 		return nil, err
 	}
