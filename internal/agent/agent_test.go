@@ -528,6 +528,42 @@ func TestFlow(t *testing.T) {
 	})
 }
 
+// The answer to a key goes alone and at once, although a page waits and the flow is closed to it; what is large is no
+// answer.
+func TestAnswerGoesBeforeWhatWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		defer w.end()
+		w.split = 50
+		p := w.open(w.ticket())
+		p.show(0)
+		p.got() // three of the first page's fifty
+		p.ack(1)
+		p.got()
+		big := image.Rect(0, 0, 640, 400)
+		p.say(&media.Input{Seq: 1, Event: media.Key{Down: true, Code: "KeyA", Key: "a"}})
+		synctest.Wait()
+		p.ack(2)
+		if u := p.got(); len(u) != 0 {
+			t.Fatalf("the page took the place that was kept for the answer: %+v", u)
+		}
+		w.screen.draw(big)
+		synctest.Wait()
+		w.screen.draw(letter.Add(image.Pt(0, 420)))
+		u := p.got()
+		if len(u) != 1 || u[0].text != "(10,430)-(20,446)" {
+			t.Fatalf("got %+v, want the letter alone", u)
+		}
+		time.Sleep(10 * time.Millisecond)
+		p.ack(u[0].seq)
+		time.Sleep(10 * time.Millisecond) // it is large
+		if u := p.got(); len(u) == 0 || u[0].text != big.String() {
+			t.Fatalf("then got %+v, want the page", u)
+		}
+	})
+}
+
 // A change that takes several updates is sent without pause as far as the flow allows.
 func TestChangeInParts(t *testing.T) {
 	t.Parallel()
@@ -656,6 +692,9 @@ func TestNothingHappensWhenNothingChanges(t *testing.T) {
 		p.show(0)
 		p.ack(1)
 		p.got()
+		if m, ok := (<-p.control.toViewer).(*media.Ping); !ok {
+			t.Errorf("the first update came with %+v, want a ping to measure the way", m)
+		}
 		captures := w.screen.count()
 		for range 60 {
 			time.Sleep(10 * time.Second)

@@ -295,6 +295,7 @@ func (a *Agent) read(ctx context.Context, v *viewer, conn ControlConn) error {
 		case *media.Ping:
 			v.send(&media.Pong{Time: m.Time})
 		case *media.Pong:
+			a.answered(v, m)
 		case *media.Resize:
 			if !v.fixed {
 				wish(v.layout, media.SingleMonitor(m.Size, m.Scale))
@@ -310,6 +311,16 @@ func (a *Agent) read(ctx context.Context, v *viewer, conn ControlConn) error {
 		default:
 			return &media.Close{Code: media.CloseBadMessage, Reason: "a second first message"}
 		}
+	}
+}
+
+// answered hands the answer to a ping to the display that asked.
+func (a *Agent) answered(v *viewer, m *media.Pong) {
+	a.mu.Lock()
+	d := v.display
+	a.mu.Unlock()
+	if d != nil {
+		d.answered(m.Time)
 	}
 }
 

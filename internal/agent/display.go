@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -17,7 +18,9 @@ const (
 	burstShare = 4
 	burstGap   = time.Millisecond
 	burstTime  = 3 * time.Millisecond
-	never      = 24 * time.Hour
+	// promptShare is how small a change must be, as a share of the screen, to count as the answer to an input.
+	promptShare = 16
+	never       = 24 * time.Hour
 	// updateGrace is what an update in the making is given when its connection ends.
 	updateGrace = 250 * time.Millisecond
 	// updateOverhead is what an update has beside its sections' bodies.
@@ -45,16 +48,22 @@ type display struct {
 	flow    media.Flow
 	pacer   media.Pacer
 	hidden  bool
-	refresh bool // the viewer wants a new epoch
+	refresh bool   // the viewer wants a new epoch
+	probe   uint64 // time of the ping whose answer is awaited; 0: none
 
 	// Only the pump uses these.
+	viewer *viewer
 	size   media.Size
 	region media.Region // damage that was not sent yet
+	prompt media.Region // of it, what is small and came soon after an input
+	taken  media.Region
 	seq    uint32
 	more   bool // the encoder has the rest of a change
 	timer  *time.Timer
 	// failures counts captures that failed one after the other, as one does when the size has just changed.
 	failures int
+	// wakeups counts how often the pump had to wake; tests look at it.
+	wakeups atomic.Int64
 }
 
 // close ends the connection for a reason; the first reason counts.
@@ -97,6 +106,7 @@ func (a *Agent) ServeDisplay(ctx context.Context, ticket string, conn DisplayCon
 	if c != nil {
 		return c
 	}
+	d.viewer = v
 	receiver := make(chan struct{})
 	go func() {
 		defer close(receiver)
@@ -155,7 +165,7 @@ func (d *display) receive(ctx context.Context) error {
 		case *media.Ack:
 			now := d.a.now()
 			d.mu.Lock()
-			ok := d.flow.Acknowledged(m.Seq, now)
+			ok := d.flow.Acknowledged(m.Seq, time.Duration(m.DecodeMicros)*time.Microsecond, now)
 			d.mu.Unlock()
 			if !ok {
 				return &media.Close{Code: media.CloseBadMessage, Reason: "ack: this update was not sent"}
@@ -182,53 +192,81 @@ func (d *display) setHidden(hidden bool) {
 func (d *display) inputSeen(now time.Time) {
 	d.mu.Lock()
 	d.pacer.InputSeen(now)
+	d.flow.InputSeen(now)
 	d.mu.Unlock()
 	signal(d.wake)
 }
 
+// answered takes the answer to the newest probe.
+func (d *display) answered(sent uint64) {
+	now := d.a.now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.probe == 0 || sent != d.probe {
+		return
+	}
+	d.probe = 0
+	d.flow.RoundTrip(time.Duration(d.a.micros()-sent)*time.Microsecond, now)
+}
+
 // pump sends changes until ctx ends. While the viewer is behind or hidden it captures nothing and does not
-// even listen: the screen merges its damage. When nothing changes, nothing wakes it.
+// even listen, unless the user works and waits for an answer: the screen merges its damage. When nothing changes,
+// nothing wakes it.
 func (d *display) pump(ctx context.Context) error {
 	d.timer = time.NewTimer(never)
 	defer d.timer.Stop()
 	for {
-		open, wait, due := d.turn()
-		if due {
+		next := d.turn()
+		switch {
+		case next.late:
 			return &media.Close{Code: media.CloseTooSlow, Reason: "no acknowledgement came for 30 seconds"}
-		}
-		var damaged <-chan struct{}
-		if open {
-			damaged = d.a.screen.Damaged()
-			if wait == 0 {
-				if err := d.look(ctx); err != nil {
-					return err
-				}
+		case next.update:
+			if err := d.look(ctx); err != nil {
+				return err
+			}
+			if next = d.turn(); !next.update {
+				continue
+			}
+			if !next.prompt {
 				if err := d.settle(ctx); err != nil {
 					return err
 				}
-				if err := d.update(ctx); err != nil {
-					return err
-				}
-				continue
 			}
+			if err := d.update(ctx, next.prompt); err != nil {
+				return err
+			}
+			continue
 		}
-		d.timer.Reset(wait)
+		var damaged <-chan struct{}
+		if next.listen {
+			damaged = d.a.screen.Damaged()
+		}
+		d.timer.Reset(next.wait)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-damaged:
-			if err := d.a.screen.TakeDamage(&d.region); err != nil {
+			if err := d.take(); err != nil {
 				return d.lost(ctx, err)
 			}
 		case <-d.wake:
 		case <-d.timer.C:
 		}
+		d.wakeups.Add(1)
 	}
 }
 
-// turn looks at the flow: whether an update may be sent, how long to wait for the next thing that time alone
-// changes, and whether the viewer is too slow. It takes up the wish for a refresh.
-func (d *display) turn() (open bool, wait time.Duration, due bool) {
+// turn is what the pump is to do.
+type turn struct {
+	late   bool // the viewer is too slow
+	update bool // send one now,
+	prompt bool // with the answer to an input alone
+	listen bool // damage is of interest
+	wait   time.Duration
+}
+
+// turn looks at the flow. It takes up the wish for a refresh.
+func (d *display) turn() turn {
 	now := d.a.now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -236,32 +274,54 @@ func (d *display) turn() (open bool, wait time.Duration, due bool) {
 		d.refresh = false
 		d.size = media.Size{}
 	}
-	wait = never
+	t := turn{wait: never}
 	if oldest, waiting := d.flow.Oldest(); waiting {
-		wait = oldest.Add(ackTime).Sub(now)
-		if wait <= 0 {
-			return false, 0, true
+		t.wait = oldest.Add(ackTime).Sub(now)
+		if t.wait <= 0 {
+			return turn{late: true}
 		}
 	}
-	open = !d.hidden && d.flow.Open()
+	if d.hidden {
+		return t
+	}
+	open := d.flow.Open(now)
+	answer := d.flow.Working(now) && d.flow.OpenPrompt(now)
+	t.listen = open || answer
+	wait := d.pacer.Wait(now)
+	if t.listen && !d.prompt.Empty() && d.size == d.a.screen.Size() {
+		if wait == 0 {
+			t.update, t.prompt = true, true
+			return t
+		}
+		t.wait = min(t.wait, wait)
+	}
+	if !open {
+		return t
+	}
 	switch {
-	case open && d.more:
+	case d.more:
 		wait = 0
-	case open && d.pending():
-		wait = min(wait, d.pacer.Wait(now))
-	case open:
-		if at, ok := d.encoder.Due(); ok {
-			wait = min(wait, max(0, d.a.started.Add(time.Duration(at)*time.Microsecond).Sub(now)))
+	case d.pending():
+	default:
+		at, ok := d.encoder.Due()
+		if !ok {
+			return t
 		}
+		wait = max(0, d.a.started.Add(time.Duration(at)*time.Microsecond).Sub(now))
 	}
-	return open, wait, false
+	if n, _ := d.flow.InFlight(); n > 0 {
+		wait = max(wait, d.pacer.Hold(now))
+	}
+	t.update = wait == 0
+	t.wait = min(t.wait, wait)
+	return t
 }
 
 // look takes the damage that is there already: what is drawn goes before what the encoder still has.
 func (d *display) look(ctx context.Context) error {
 	select {
 	case <-d.a.screen.Damaged():
-		if err := d.a.screen.TakeDamage(&d.region); err != nil {
+		if err := d.take(); err != nil {
 			return d.lost(ctx, err)
 		}
 	default:
@@ -269,9 +329,28 @@ func (d *display) look(ctx context.Context) error {
 	return nil
 }
 
+// take takes damage. What is small and comes soon after an input is thought to be its answer.
+func (d *display) take() error {
+	if err := d.a.screen.TakeDamage(&d.taken); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	working := d.flow.Working(d.a.now())
+	d.mu.Unlock()
+	for _, r := range d.taken.Rects() {
+		if working && r.Dx()*r.Dy()*promptShare <= d.size.Width*d.size.Height {
+			d.prompt.Add(r)
+		} else {
+			d.region.Add(r)
+		}
+	}
+	d.taken.Reset()
+	return nil
+}
+
 // pending reports whether there may be something to send.
 func (d *display) pending() bool {
-	return d.more || !d.region.Empty() || d.size != d.a.screen.Size()
+	return d.more || !d.region.Empty() || !d.prompt.Empty() || d.size != d.a.screen.Size()
 }
 
 // settle gives a large change that is still being drawn a few milliseconds to end, so that the picture is
@@ -293,20 +372,29 @@ func (d *display) settle(ctx context.Context) error {
 		case <-d.timer.C:
 			return nil
 		case <-d.a.screen.Damaged():
-			if err := d.a.screen.TakeDamage(&d.region); err != nil {
+			if err := d.take(); err != nil {
 				return d.lost(ctx, err)
 			}
 		}
 	}
 }
 
-// update captures and encodes what changed and sends it, unless nothing did.
-func (d *display) update(ctx context.Context) error {
+// update captures and encodes what changed and sends it, unless nothing did. A prompt one has only the answer to an
+// input, the rest goes on waiting.
+func (d *display) update(ctx context.Context, prompt bool) error {
 	start := d.a.now()
 	d.mu.Lock()
-	quality := media.Quality{Limit: d.flow.Limit(), BytesPerSecond: d.flow.BytesPerSecond()}
+	quality := media.Quality{Limit: d.flow.Limit(start), BytesPerSecond: int(d.flow.Rate())}
+	if prompt && (d.more || !d.region.Empty()) {
+		quality.Limit = d.flow.PromptLimit(start)
+	}
+	if d.flow.WantsProbe(start) {
+		d.flow.Probed(start)
+		d.probe = d.a.micros()
+		d.viewer.send(&media.Ping{Time: d.probe}) // on the other connection: ahead of the update
+	}
 	d.mu.Unlock()
-	p, err := d.encode(quality)
+	p, err := d.encode(quality, prompt)
 	if err != nil {
 		return d.lost(ctx, err)
 	}
@@ -317,7 +405,7 @@ func (d *display) update(ctx context.Context) error {
 	d.seq++
 	d.mu.Lock()
 	d.pacer.Started(start)
-	d.flow.Sent(d.seq, p.Bytes()+updateOverhead, d.a.now()) // before its acknowledgement can come
+	d.flow.Sent(d.seq, p.Bytes()+updateOverhead, prompt, d.a.now()) // before its acknowledgement can come
 	d.mu.Unlock()
 	bounded, cancel := sending(ctx, ackTime, updateGrace)
 	defer cancel()
@@ -332,7 +420,7 @@ func (d *display) update(ctx context.Context) error {
 
 // encode returns the change since the last update; nil when there is none, or when the screen has just
 // changed its size and will say so.
-func (d *display) encode(quality media.Quality) (*media.Packet, error) {
+func (d *display) encode(quality media.Quality, prompt bool) (*media.Packet, error) {
 	s := d.a.screen
 	d.a.screenMu.Lock()
 	defer d.a.screenMu.Unlock()
@@ -340,11 +428,20 @@ func (d *display) encode(quality media.Quality) (*media.Packet, error) {
 		d.encoder.Begin(size)
 		d.size = size
 		d.region.Reset()
+		d.prompt.Reset()
 		d.region.Add(size.Bounds())
+		prompt = false
+	}
+	region := &d.region
+	if prompt {
+		region = &d.prompt
+	} else {
+		region.AddRegion(&d.prompt)
+		d.prompt.Reset()
 	}
 	captured := d.a.micros()
-	views, err := s.Capture(&d.region, d.size)
-	d.region.Reset()
+	views, err := s.Capture(region, d.size)
+	region.Reset()
 	if err != nil {
 		d.size = media.Size{} // from the start
 		if d.failures++; d.failures > maxFailures {
@@ -354,6 +451,9 @@ func (d *display) encode(quality media.Quality) (*media.Packet, error) {
 		return nil, nil
 	}
 	d.failures = 0
+	for i := range views {
+		views[i].Prompt = prompt
+	}
 	p, err := d.encoder.Encode(views, captured, quality)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)

@@ -43,6 +43,7 @@ type Tiles struct {
 	epoch   uint32
 	fresh   bool // the next packet begins the epoch
 	raw     []byte
+	written int // bytes of raw that are in out
 	out     bytes.Buffer
 	zstd    *zstd.Encoder
 	palette palette
@@ -100,7 +101,7 @@ func cleared[T any](s []T, n int) []T {
 }
 
 // Encode takes the views into the viewer's picture and returns what differs, or nil when nothing does and
-// the epoch has begun. A packet ends with the tile that takes its records, before compression, over the limit.
+// the epoch has begun. A packet ends with the tile that takes it, compressed, to about the limit.
 func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.Packet, error) {
 	t.frames, t.copies, t.fills = t.frames[:0], t.copies[:0], t.fills[:0]
 	for i := range views {
@@ -122,14 +123,8 @@ func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.
 		CaptureMicros: now, Size: t.size,
 	}
 	t.fresh = false
-	t.raw = t.raw[:0]
-	for t.dirtyCount > 0 && len(t.raw)+solidRecord*len(t.solid) <= q.Limit {
-		if i := t.next; t.dirty[i] {
-			t.dirty[i] = false
-			t.dirtyCount--
-			t.pack(i%t.columns, i/t.columns)
-		}
-		t.next = (t.next + 1) % len(t.dirty)
+	if err := t.fillPacket(views, q.Limit); err != nil {
+		return nil, err
 	}
 	t.addSolid()
 	t.packet.More = t.dirtyCount > 0
@@ -151,12 +146,8 @@ func (t *Tiles) sections() error {
 		sections = append(sections, media.Section{Kind: media.SectionFill, Body: t.filled})
 	}
 	if len(t.raw) > 0 {
-		t.out.Reset()
-		if _, err := t.zstd.Write(t.raw); err != nil {
-			return fmt.Errorf("compress tiles: %w", err)
-		}
-		if err := t.zstd.Flush(); err != nil {
-			return fmt.Errorf("compress tiles: %w", err)
+		if err := t.compress(); err != nil {
+			return err
 		}
 		sections = append(sections, media.Section{Kind: media.SectionTiles, RawLength: len(t.raw), Body: t.out.Bytes()})
 	}

@@ -1,144 +1,288 @@
 package media
 
-import "time"
-
-// Limits of what is in flight between agent and viewer.
-const (
-	maxInFlight = 3        // updates
-	minWindow   = 64 << 10 // bytes
-	maxWindow   = 4 << 20  // bytes, when the viewer has no wish
-	rateSamples = 10
-	// leastSample is how many bytes an acknowledgement must cover to tell something of the bandwidth; fewer
-	// tell of the delay.
-	leastSample    = 16 << 10
-	roundTripsKept = 16
+import (
+	"math"
+	"time"
 )
 
-// Flow decides whether another update may be sent: at most three, and at most the window's bytes, are
-// un-acknowledged. An update that is greater than the window goes alone. The window follows the measured
-// bandwidth and delay, so that what a slow link cannot carry merges here and not in socket buffers.
+// Limits of what is in flight between agent and viewer (docs/adr/0032).
+const (
+	maxInFlight = 3 // updates
+	// firstUpdate and firstWindow are for a link of which nothing is known: half a second of the slowest.
+	firstUpdate    = 32 << 10 // bytes
+	firstWindow    = 64 << 10
+	maxWindow      = 8 << 20 // when the viewer has no wish
+	leastUpdate    = 2 << 10
+	greatestUpdate = 8 << 20
+	// promptRoom is what the answer to an input may take beyond the window.
+	promptRoom = 16 << 10
+
+	// queueTime is how much waits at the link's narrowest place, so that it never runs dry; and how much while the
+	// user works, so that answers do not wait.
+	queueTime     = 50 * time.Millisecond
+	workQueueTime = 20 * time.Millisecond
+	// workTime is how long after an input the user counts as working.
+	workTime = 500 * time.Millisecond
+	// longTrip is a round trip in which more than one answer is under way.
+	longTrip = 100 * time.Millisecond
+	// leastUpdateTime and mostUpdateTime bound how long the link is busy with one update.
+	leastUpdateTime = 25 * time.Millisecond
+	mostUpdateTime  = 100 * time.Millisecond
+
+	// enoughBytes is how many an update must have to tell something of the bandwidth; fewer tell of the delay,
+	// unless they fill the link.
+	enoughBytes = 16 << 10
+	// fadeTime is how fast what was seen of the bandwidth loses weight.
+	fadeTime   = 300 * time.Millisecond
+	fadeTrips  = 4
+	fadeMost   = 0.02 // weight that the past keeps through any quiet time: it is all that is known
+	leastBusy  = 100 * time.Microsecond
+	staleReach = 10 * time.Second
+	staleLimit = 128 << 10 // bytes of the first update after so long
+)
+
+// Flow decides whether another update may be sent and how large it may be: at most three, and at most the
+// window's bytes, are un-acknowledged. An update that is greater than the window goes alone. The window is what
+// the link carries in one round trip and a little more, so that what a slow link cannot carry merges here
+// and not in the buffers of sockets and routers.
 type Flow struct {
-	limit   int // the viewer's wish
+	wish    int // the viewer's
 	pending [maxInFlight]inFlight
 	n       int
+	prompts int // of them, answers
 	bytes   int
 	acked   uint32
 
-	lastAck    time.Time
-	rates      [rateSamples]float64 // bytes per second
-	rateAt     int
-	roundTrips [roundTripsKept]time.Duration
-	roundAt    int
+	trip  tripFilter
+	input time.Time // when the user did something last
+	delay time.Duration
+
+	arrived time.Time // when the viewer had the update that it acknowledged last, as seen here
+	// carried bytes took busy seconds; both fade, so their ratio is the bandwidth of late.
+	carried, busy float64
+	fadedAt       time.Time
+	runBytes      int           // of small updates that followed each other without a gap
+	runBusy       time.Duration // what they took
+	// reach is how large an update may be by what was seen so far: it doubles at most.
+	reach int
 }
 
 type inFlight struct {
 	seq   uint32
 	bytes int
 	sent  time.Time
+	alone bool // nothing else was in flight
+	// prompt is an answer to an input.
+	prompt bool
 }
 
-// NewFlow makes an empty flow; limit is the greatest number of bytes in flight that the viewer wishes, 0 for
+// NewFlow makes an empty flow; wish is the greatest number of bytes in flight that the viewer wishes, 0 for
 // no wish.
-func NewFlow(limit int) Flow {
-	if limit <= 0 || limit > maxWindow {
-		limit = maxWindow
+func NewFlow(wish int) Flow {
+	if wish <= 0 || wish > maxWindow {
+		wish = maxWindow
 	}
-	return Flow{limit: limit}
+	return Flow{wish: wish, reach: firstUpdate}
 }
 
-// Open reports whether an update may be sent now.
-func (f *Flow) Open() bool {
-	return f.n == 0 || f.n < maxInFlight && f.bytes < f.window()
+// InputSeen notes a key, a button or the wheel: its answer shall not wait.
+func (f *Flow) InputSeen(now time.Time) { f.input = now }
+
+// Working reports whether the user did something of late.
+func (f *Flow) Working(now time.Time) bool {
+	return !f.input.IsZero() && now.Sub(f.input) < workTime
 }
 
-// InFlight is how many updates wait for their acknowledgement.
-func (f *Flow) InFlight() int { return f.n }
+// kept is how many updates are kept for answers while the user works: who types fast hits a key every 100 ms.
+func (f *Flow) kept() int {
+	if base, _ := f.trip.least(); base > longTrip {
+		return 2
+	}
+	return 1
+}
+
+// Open reports whether an update may be sent now. Some are kept for answers while the user works.
+func (f *Flow) Open(now time.Time) bool {
+	switch {
+	case f.n == 0:
+		return true
+	case f.n == maxInFlight, f.trip.draining(now):
+		return false
+	case f.Working(now) && f.n-f.prompts+f.kept() >= maxInFlight:
+		return false
+	}
+	window := f.window(now)
+	if f.Working(now) {
+		window -= f.size(now) / 2
+	}
+	return f.bytes < window
+}
+
+// OpenPrompt reports whether a small update that answers an input may be sent now.
+func (f *Flow) OpenPrompt(now time.Time) bool {
+	return f.n == 0 || f.n < maxInFlight && f.bytes < f.window(now)+promptRoom
+}
+
+// InFlight is how many updates, and how many bytes, wait for their acknowledgement.
+func (f *Flow) InFlight() (updates, bytes int) { return f.n, f.bytes }
 
 // Oldest is when the oldest update that is not acknowledged was sent; false when there is none.
 func (f *Flow) Oldest() (time.Time, bool) {
 	return f.pending[0].sent, f.n > 0
 }
 
-// Sent notes an update. It must have been Open.
-func (f *Flow) Sent(seq uint32, bytes int, now time.Time) {
-	f.pending[f.n] = inFlight{seq, bytes, now}
+// Limit is how large the next update may be, in bytes on the wire.
+func (f *Flow) Limit(now time.Time) int {
+	return min(f.size(now), max(f.wish, leastUpdate))
+}
+
+// PromptLimit is how large the answer to an input may be when other things wait too, in bytes on the wire.
+func (f *Flow) PromptLimit(now time.Time) int { return min(f.Limit(now), promptRoom) }
+
+// Sent notes an update. It must have been Open, or OpenPrompt when it answers an input.
+func (f *Flow) Sent(seq uint32, bytes int, prompt bool, now time.Time) {
+	if f.n == 0 && !f.arrived.IsZero() && now.Sub(f.arrived) > staleReach {
+		f.reach = min(f.reach, staleLimit)
+	}
+	f.pending[f.n] = inFlight{seq: seq, bytes: bytes, sent: now, alone: f.n == 0, prompt: prompt}
 	f.n++
+	if prompt {
+		f.prompts++
+	}
 	f.bytes += bytes
 }
 
-// Acknowledged notes that update seq and all before it are drawn. It reports false when seq was never sent;
-// repetitions are fine.
-func (f *Flow) Acknowledged(seq uint32, now time.Time) bool {
+// Acknowledged notes that update seq and all before it are drawn, and that it took the viewer decode from its
+// receipt to that. It reports false when seq was never sent; repetitions are fine.
+func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) bool {
 	if seq <= f.acked {
 		return true
 	}
-	done := 0
+	done, bytes := 0, 0
 	for done < f.n && f.pending[done].seq <= seq {
+		bytes += f.pending[done].bytes
 		done++
 	}
 	if done == 0 || f.pending[done-1].seq != seq {
 		return false
 	}
-	bytes := 0
-	for _, p := range f.pending[:done] {
-		bytes += p.bytes
+	first, last := f.pending[0], f.pending[done-1]
+	took := now.Sub(last.sent)
+	// The viewer's own time is none of the link's. It may say what it likes, so never more than is left of the
+	// shortest round trip.
+	base, known := f.trip.least()
+	decode = max(0, min(decode, took-base))
+	arrived := now.Add(-decode)
+	took = max(arrived.Sub(last.sent), time.Microsecond)
+
+	f.measure(&first, bytes, arrived, base, known)
+	f.delay = max(0, took-base)
+	f.trip.seen(took, last.alone && bytes <= smallUpdate, now)
+	if rate := f.Rate(); last.alone && rate > 0 && took > 3*(base+seconds(float64(bytes)/rate))/2+doubtTime {
+		f.trip.doubt = true
 	}
-	last := f.pending[done-1]
-	start := f.pending[0].sent
-	if f.lastAck.After(start) {
-		start = f.lastAck
+	if arrived.After(f.arrived) {
+		f.arrived = arrived
 	}
-	if took := now.Sub(start); took > 0 && bytes >= leastSample {
-		f.rates[f.rateAt] = float64(bytes) / took.Seconds()
-		f.rateAt = (f.rateAt + 1) % rateSamples
-	}
-	f.roundTrips[f.roundAt] = max(now.Sub(last.sent), time.Microsecond)
-	f.roundAt = (f.roundAt + 1) % roundTripsKept
-	f.lastAck = now
 	f.acked = seq
+	for _, p := range f.pending[:done] {
+		if p.prompt {
+			f.prompts--
+		}
+	}
 	copy(f.pending[:], f.pending[done:f.n])
 	f.n -= done
 	f.bytes -= bytes
 	return true
 }
 
-// Limits of one update, in bytes. Its acknowledgement has to come within half a minute, so the first is small
-// enough for any link, and each later one for what the link has shown. The greatest fits into a message.
-const (
-	firstUpdate    = 1 << 20
-	leastUpdate    = 128 << 10
-	greatestUpdate = 24 << 20
-	updateTime     = 2 * time.Second
-)
+// measure takes bytes that have arrived into the bandwidth. The link was busy with them from when the update
+// before them had arrived, or from when their first could have.
+func (f *Flow) measure(first *inFlight, bytes int, arrived time.Time, base time.Duration, known bool) {
+	start := first.sent.Add(base)
+	gap := !f.arrived.After(start)
+	if !gap {
+		start = f.arrived
+	}
+	busy := max(arrived.Sub(start), leastBusy)
+	if gap {
+		// base is not exact; what seems to have taken no time has taken some.
+		busy = max(busy, arrived.Sub(first.sent)/8)
+		f.runBytes, f.runBusy = 0, 0
+	}
+	f.runBytes += bytes
+	f.runBusy += busy
+	enough := enoughBytes
+	if known && f.busy > 0 {
+		enough = min(enough, f.size(arrived)/2)
+	}
+	if f.runBytes < enough {
+		return
+	}
+	fade := math.Exp(-arrived.Sub(f.fadedAt).Seconds() / max(fadeTime, fadeTrips*base).Seconds())
+	fade = max(fade, fadeMost)
+	f.fadedAt = arrived
+	f.carried = f.carried*fade + float64(f.runBytes)
+	f.busy = f.busy*fade + f.runBusy.Seconds()
+	f.runBytes, f.runBusy = 0, 0
+	could := int(min(f.Rate()*mostUpdateTime.Seconds(), greatestUpdate))
+	f.reach = max(min(could, max(f.reach, min(2*f.reach, 2*bytes))), leastUpdate)
+}
 
-// Limit is how large the next update may be, in bytes.
-func (f *Flow) Limit() int {
-	rate := f.rate()
+// Rate is the bandwidth of late in bytes a second; 0 when nothing is known.
+func (f *Flow) Rate() float64 {
+	if f.busy == 0 {
+		return 0
+	}
+	return f.carried / f.busy
+}
+
+// Delay is how much longer than the shortest round trip the update that was acknowledged last was on its way,
+// without the viewer's own time.
+func (f *Flow) Delay() time.Duration { return f.delay }
+
+// size is how large an update may be by the link alone: as much as keeps it busy for a while that is short
+// enough for whoever waits behind.
+func (f *Flow) size(now time.Time) int {
+	rate := f.Rate()
 	if rate == 0 {
-		return firstUpdate
+		return f.reach
 	}
-	return int(max(leastUpdate, min(rate*updateTime.Seconds(), greatestUpdate)))
+	base, _ := f.trip.least()
+	t := max(leastUpdateTime, min((base+f.queueTime(now))/2, mostUpdateTime))
+	return max(min(int(min(rate*t.Seconds(), greatestUpdate)), f.reach), leastUpdate)
 }
 
-// BytesPerSecond is the greatest bandwidth of late; 0 when nothing is known.
-func (f *Flow) BytesPerSecond() int { return int(f.rate()) }
-
-// rate is the greatest bandwidth of late, in bytes per second; 0 when nothing is known.
-func (f *Flow) rate() float64 {
-	rate := 0.0
-	for _, r := range f.rates {
-		rate = max(rate, r)
+func (f *Flow) queueTime(now time.Time) time.Duration {
+	if f.Working(now) {
+		return workQueueTime
 	}
-	return rate
+	return queueTime
 }
 
-// window is twice what the link carries in one round trip, between 64 KiB and the viewer's wish.
-func (f *Flow) window() int {
-	trip := time.Duration(0)
-	for _, t := range f.roundTrips {
-		if t > 0 && (trip == 0 || t < trip) {
-			trip = t
-		}
+// window is how many bytes may be in flight.
+func (f *Flow) window(now time.Time) int {
+	rate := f.Rate()
+	if rate == 0 {
+		return min(firstWindow, f.wish)
 	}
-	return max(min(int(2*f.rate()*trip.Seconds()), f.limit), min(minWindow, f.limit))
+	base, _ := f.trip.least()
+	window := min(rate*(base+f.queueTime(now)).Seconds(), maxWindow)
+	return min(max(int(window), leastUpdate), f.wish)
 }
+
+// WantsProbe reports whether a ping should be sent before the next update, because nothing else has told of the
+// shortest round trip for long. The ping's answer goes to RoundTrip.
+func (f *Flow) WantsProbe(now time.Time) bool { return f.n == 0 && f.trip.wantsProbe(now) }
+
+// Probed notes that the ping was sent.
+func (f *Flow) Probed(now time.Time) { f.trip.probed(now) }
+
+// RoundTrip notes that a ping was answered, now.
+func (f *Flow) RoundTrip(took time.Duration, now time.Time) {
+	if took > 0 && took < time.Minute {
+		f.trip.answered(took, now)
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

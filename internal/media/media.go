@@ -35,6 +35,8 @@ type View struct {
 	// Pix holds the rectangle's rows without gaps, 4 bytes a pixel: blue, green, red and one that means
 	// nothing. It is valid until the next capture.
 	Pix []byte
+	// Prompt says that somebody waits for it: what changed in it goes before what has waited.
+	Prompt bool
 }
 
 // SectionKind is the kind of one part of a packet.

@@ -8,6 +8,8 @@ const (
 	// grantFor is how long after an input its answer may jump the spacing, and maxGrants how many may.
 	grantFor  = 50 * time.Millisecond
 	maxGrants = 2
+	// holdFor is how long a change that nobody waits for lets the answer to an input go first.
+	holdFor = 8 * time.Millisecond
 )
 
 // Pacer spaces updates out. The first change of a quiet period goes at once; so does a change soon after a
@@ -16,6 +18,7 @@ type Pacer struct {
 	last   time.Time
 	grants int
 	until  time.Time
+	input  time.Time
 }
 
 // InputSeen notes a key, a button or a turn of the wheel.
@@ -25,6 +28,16 @@ func (p *Pacer) InputSeen(now time.Time) {
 	}
 	p.grants = min(p.grants+1, maxGrants)
 	p.until = now.Add(grantFor)
+	p.input = now
+}
+
+// Hold is how long a change that no input has caused waits while the link has something to carry: the answer to an
+// input that has just come would have to wait behind it.
+func (p *Pacer) Hold(now time.Time) time.Duration {
+	if p.grants == 0 {
+		return 0
+	}
+	return max(0, p.input.Add(holdFor).Sub(now))
 }
 
 // Wait is how long the next update has to wait.

@@ -18,6 +18,9 @@ func (r *Region) Empty() bool { return r.n == 0 }
 // Reset empties the region.
 func (r *Region) Reset() { r.n = 0 }
 
+// Rects is the rectangles of the region; it is valid until the next change.
+func (r *Region) Rects() []image.Rectangle { return r.rects[:r.n] }
+
 // Area is the number of damaged pixels, counted twice where rectangles overlap.
 func (r *Region) Area() int {
 	n := 0

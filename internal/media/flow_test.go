@@ -1,0 +1,313 @@
+package media_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"penstock.dev/penstock/internal/media"
+)
+
+// path is a link in virtual time as TCP makes it: bytes arrive in order at a rate, a round trip later the viewer's
+// answer is back. A loss holds up all that is behind it for a while and then lets it through.
+type path struct {
+	rate     float64 // bytes per second
+	trip     time.Duration
+	decode   time.Duration
+	lossTime time.Duration // of each loss; 0: there are none
+	rng      *rand.Rand
+
+	free time.Time // when the link has carried all that was given to it
+	held time.Time // what is behind a loss arrives no earlier
+}
+
+// carry gives the link bytes and returns when they have arrived, and how long they waited for others before.
+func (p *path) carry(bytes int, now time.Time) (arrived time.Time, queued time.Duration) {
+	queued = max(0, p.free.Sub(now))
+	if p.free.Before(now) {
+		p.free = now
+	}
+	p.free = p.free.Add(time.Duration(float64(bytes) / p.rate * float64(time.Second)))
+	// One packet in a hundred.
+	if p.lossTime > 0 && p.rng.Float64() < 1-pow(0.99, 1+bytes/1448) {
+		p.held = p.free.Add(p.trip/2 + p.lossTime)
+	}
+	arrived = p.free.Add(p.trip / 2)
+	if arrived.Before(p.held) {
+		arrived = p.held
+	}
+	return arrived, queued
+}
+
+func pow(x float64, n int) float64 {
+	y := 1.0
+	for range n {
+		y *= x
+	}
+	return y
+}
+
+// stream drives a Flow over a path with a source that always has more.
+type stream struct {
+	t    *testing.T
+	flow media.Flow
+	path *path
+	now  time.Time
+	seq  uint32
+	acks []event // in order of time
+	// frame is the size of what is sent when it cannot be cut; 0: whatever Limit allows.
+	frame int
+	every time.Duration // between two of them
+
+	nextFrame time.Time
+	nextKey   time.Time
+	keys      bool
+	prompt    bool // the answer to a key waits
+	keyAt     time.Time
+
+	most    int // updates in flight, ever
+	carried int
+	queue   []time.Duration // of each update: wait for what was sent before
+	echo    []time.Duration // from a key to its answer drawn, beyond the round trip
+	rates   []float64
+	updates int
+}
+
+type event struct {
+	at     time.Time
+	seq    uint32 // 0: a pong
+	decode time.Duration
+	sent   time.Time
+	key    time.Time
+}
+
+func newStream(t *testing.T, rate float64, trip time.Duration, loss bool) *stream {
+	p := &path{rate: rate, trip: trip, decode: 3 * time.Millisecond, rng: rand.New(rand.NewPCG(1, uint64(rate)))}
+	if loss {
+		p.lossTime = trip + 10*time.Millisecond // fast retransmission
+	}
+	return &stream{t: t, flow: media.NewFlow(0), path: p, now: time.Unix(1000, 0)}
+}
+
+func (s *stream) push(e event) {
+	i, _ := slices.BinarySearchFunc(s.acks, e, func(a, b event) int { return a.at.Compare(b.at) })
+	s.acks = slices.Insert(s.acks, i, e)
+}
+
+func (s *stream) send(bytes int, key time.Time) {
+	if s.flow.WantsProbe(s.now) {
+		s.flow.Probed(s.now)
+		at, _ := s.path.carry(60, s.now)
+		s.push(event{at: at.Add(s.path.trip / 2), sent: s.now})
+	}
+	s.seq++
+	s.flow.Sent(s.seq, bytes, !key.IsZero(), s.now)
+	n, _ := s.flow.InFlight()
+	s.most = max(s.most, n)
+	at, queued := s.path.carry(bytes, s.now)
+	s.push(event{at: at.Add(s.path.decode + s.path.trip/2), seq: s.seq, decode: s.path.decode, key: key})
+	s.queue = append(s.queue, queued)
+	s.carried += bytes
+	s.updates++
+}
+
+// run lets time pass.
+func (s *stream) run(d time.Duration) {
+	end := s.now.Add(d)
+	for {
+		if s.keys && !s.prompt && !s.now.Before(s.nextKey) {
+			s.nextKey = s.now.Add(time.Duration(90+s.path.rng.IntN(120)) * time.Millisecond)
+			s.flow.InputSeen(s.now)
+			s.prompt, s.keyAt = true, s.now
+		}
+		if s.prompt && s.flow.OpenPrompt(s.now) {
+			s.prompt = false
+			s.send(600, s.keyAt)
+		}
+		switch {
+		case s.frame > 0:
+			if !s.now.Before(s.nextFrame) && s.flow.Open(s.now) {
+				s.nextFrame = s.now.Add(s.every)
+				s.send(s.frame, time.Time{})
+			}
+		default:
+			for s.flow.Open(s.now) {
+				s.send(s.flow.Limit(s.now), time.Time{})
+			}
+		}
+		next := end
+		if len(s.acks) > 0 && s.acks[0].at.Before(next) {
+			next = s.acks[0].at
+		}
+		if s.keys && s.nextKey.After(s.now) && s.nextKey.Before(next) {
+			next = s.nextKey
+		}
+		if s.frame > 0 && s.nextFrame.After(s.now) && s.nextFrame.Before(next) {
+			next = s.nextFrame
+		}
+		s.now = next
+		for len(s.acks) > 0 && !s.acks[0].at.After(s.now) {
+			e := s.acks[0]
+			s.acks = s.acks[1:]
+			if e.seq == 0 {
+				s.flow.RoundTrip(s.now.Sub(e.sent), s.now)
+				continue
+			}
+			if !s.flow.Acknowledged(e.seq, e.decode, s.now) {
+				s.t.Fatalf("acknowledgement of %d was refused", e.seq)
+			}
+			s.rates = append(s.rates, s.flow.Rate())
+			if !e.key.IsZero() {
+				s.echo = append(s.echo, s.now.Sub(e.key)-s.path.trip)
+			}
+		}
+		if !s.now.Before(end) {
+			return
+		}
+	}
+}
+
+func (s *stream) forget() {
+	s.carried, s.queue, s.echo, s.rates, s.updates = 0, nil, nil, nil, 0
+}
+
+func quantile[T int | time.Duration | float64](list []T, q float64) T {
+	if len(list) == 0 {
+		return 0
+	}
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return list[int(q*float64(len(list)-1))]
+}
+
+const mbit = 1e6 / 8
+
+// links are the conditions that the stream has to work in.
+func links(f func(name string, rate float64, trip time.Duration, loss bool)) {
+	for _, rate := range []float64{0.5, 2, 10, 100} {
+		for _, trip := range []time.Duration{5, 50, 150} {
+			for _, loss := range []bool{false, true} {
+				name := fmt.Sprintf("%v Mbit/s, %d ms", rate, trip)
+				if loss {
+					name += ", loss"
+				}
+				f(name, rate*mbit, trip*time.Millisecond, loss)
+			}
+		}
+	}
+}
+
+// least is how long the link takes for an update of the least size.
+func least(rate float64) time.Duration {
+	return time.Duration(2048 / rate * float64(time.Second))
+}
+
+// Whatever the link: never more than three updates in flight, a queue that is short, a link that is used, a
+// steady estimate, and an answer to a key that does not wait for a large picture.
+func TestFlowOverLinks(t *testing.T) {
+	t.Parallel()
+	links(func(name string, rate float64, trip time.Duration, loss bool) {
+		t.Run(name, func(t *testing.T) {
+			s := newStream(t, rate, trip, loss)
+			s.run(3 * time.Second)
+			s.forget()
+			s.run(30 * time.Second)
+			used := float64(s.carried) / (rate * 30)
+			low, high := quantile(s.rates, 0.02)/rate, quantile(s.rates, 0.98)/rate
+			queue := quantile(s.queue, 0.95)
+			s.keys = true
+			s.forget()
+			s.run(30 * time.Second)
+			echo := quantile(s.echo, 0.5)
+			t.Logf("used %.2f, queue p95 %v, estimate %.2f to %.2f of the rate; with keys: used %.2f, queue p95 %v, echo p50 %v p95 %v beyond the round trip",
+				used, queue, low, high, float64(s.carried)/(rate*30), quantile(s.queue, 0.95), echo, quantile(s.echo, 0.95))
+			if s.most > 3 {
+				t.Errorf("%d updates in flight", s.most)
+			}
+			// Behind a loss the path holds what has arrived for a round trip; that is a queue of the path's own.
+			bound := 60*time.Millisecond + least(rate)
+			if loss {
+				bound += trip
+			}
+			if queue > bound {
+				t.Errorf("updates waited %v, want at most %v", queue, bound)
+			}
+			if !loss && used < 0.9 {
+				t.Errorf("the link was used to %.2f of what it carries", used)
+			}
+			// TCP alone carries 1.2 packets a round trip and √loss: a hundredth lost, 12 packets.
+			if tcp := 12 * 1448 / trip.Seconds(); loss && used*rate < min(0.6*rate, tcp) {
+				t.Errorf("with losses %.0f B/s were carried, want %.0f", used*rate, min(0.6*rate, tcp))
+			}
+			if !loss && (low < 0.9 || high > 1.1) {
+				t.Errorf("the estimate swings from %.2f to %.2f of the rate", low, high)
+			}
+			if high > 1.2 {
+				t.Errorf("the estimate reaches %.2f of the rate", high)
+			}
+			if echo > bound {
+				t.Errorf("half of the answers took more than %v beyond the round trip, want %v", echo, bound)
+			}
+			if len(s.echo) < 100 {
+				t.Errorf("%d keys were answered", len(s.echo))
+			}
+		})
+	})
+}
+
+// A link that becomes ten times slower or faster is followed, and so is a route that becomes longer or shorter.
+func TestFlowFollows(t *testing.T) {
+	t.Parallel()
+	type change struct {
+		name    string
+		rate    float64 // factor
+		trip    time.Duration
+		settles time.Duration
+	}
+	for _, c := range []change{
+		{"slower", 0.1, 0, 3 * time.Second},
+		{"faster", 10, 0, 3 * time.Second},
+		{"longer", 1, 150 * time.Millisecond, 12 * time.Second},
+		{"shorter", 1, 5 * time.Millisecond, 12 * time.Second},
+	} {
+		for _, rate := range []float64{5, 20} {
+			for _, trip := range []time.Duration{5, 50, 150} {
+				for _, loss := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s, %v Mbit/s, %d ms, loss %v", c.name, rate, trip, loss), func(t *testing.T) {
+						s := newStream(t, rate*mbit, trip*time.Millisecond, loss)
+						s.run(5 * time.Second)
+						s.path.rate *= c.rate
+						if c.trip > 0 {
+							s.path.trip = c.trip
+						}
+						start := s.now
+						s.run(c.settles)
+						if left := s.path.free.Sub(s.now); left > 200*time.Millisecond+least(s.path.rate) {
+							t.Errorf("%v after the change %v are still to be carried", s.now.Sub(start), left)
+						}
+						s.forget()
+						s.run(15 * time.Second)
+						used := float64(s.carried) / (s.path.rate * 15)
+						queue := quantile(s.queue, 0.95)
+						t.Logf("used %.2f, queue p95 %v, estimate %.2f to %.2f", used, queue, quantile(s.rates, 0.02)/s.path.rate, quantile(s.rates, 0.98)/s.path.rate)
+						if s.most > 3 {
+							t.Errorf("%d updates in flight", s.most)
+						}
+						if !loss && used < 0.9 {
+							t.Errorf("the link was used to %.2f", used)
+						}
+						bound := 60*time.Millisecond + least(s.path.rate)
+						if loss {
+							bound += s.path.trip
+						}
+						if queue > bound {
+							t.Errorf("updates waited %v, want at most %v", queue, bound)
+						}
+					})
+				}
+			}
+		}
+	}
+}
