@@ -100,18 +100,19 @@ type table struct {
 type servedOperation struct {
 	operation
 	inShape, outShape *shape.Type
+	targets           []target // what policies are asked about
 }
 
 func newTables(lists ...[]operation) (map[service]*table, error) {
 	tables := map[service]*table{}
-	schemas := map[service]*shape.Schemas{}
+	schemas, rules := map[service]*shape.Schemas{}, map[service]map[string][]target{}
 	for _, s := range []service{appStream, ec2, iamService, sts} {
 		m := s.model()
 		t := &table{served: map[string]*servedOperation{}, modeled: map[string]bool{}}
 		for _, name := range m.operations() {
 			t.modeled[name] = true
 		}
-		tables[s], schemas[s] = t, shape.NewSchemas(m.enumValues)
+		tables[s], schemas[s], rules[s] = t, shape.NewSchemas(m.enumValues), authorization(s)
 	}
 	for _, list := range lists {
 		for _, o := range list {
@@ -131,7 +132,11 @@ func newTables(lists ...[]operation) (map[service]*table, error) {
 			if err != nil {
 				return nil, fmt.Errorf("operation %s: output: %w", name, err)
 			}
-			t.served[o.name] = &servedOperation{operation: o, inShape: in, outShape: out}
+			targets, ok := rules[o.service][o.name]
+			if !ok {
+				return nil, fmt.Errorf("operation %s is not in the table of authorization", name)
+			}
+			t.served[o.name] = &servedOperation{operation: o, inShape: in, outShape: out, targets: targets}
 		}
 	}
 	return tables, nil
@@ -204,7 +209,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	}
 	o := t.served[x.operation]
 	if o == nil {
-		if err := x.authorize(ctx, &c, nil); err != nil {
+		if err := x.authorize(ctx, &c, nil, nil); err != nil {
 			return answer{}, err
 		}
 		return answer{}, x.notImplemented()
@@ -214,7 +219,7 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 		return answer{}, err
 	}
 	x.input = shaped{o.inShape, in}
-	if err := x.authorize(ctx, &c, in); err != nil {
+	if err := x.authorize(ctx, &c, o, in); err != nil {
 		return answer{}, err
 	}
 	if err := x.validate(o, in); err != nil {

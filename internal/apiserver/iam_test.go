@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"context"
 	"crypto/tls"
 	"path/filepath"
 	"reflect"
@@ -94,64 +93,56 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// TestResourcesOfRequests: what a request names is what the policies are asked about.
+// TestResourcesOfRequests: what a request names is what the policies are asked about, with the tags that it brings.
 func TestResourcesOfRequests(t *testing.T) {
 	t.Parallel()
-	a, _ := newAccess(t, 0)
-	f := newFront(t, Options{Access: a})
-	as := func(kind, name string) string { return "arn:aws:appstream:us-east-1:123456789012:" + kind + "/" + name }
-	ec := func(kind, id string) string { return "arn:aws:ec2:us-east-1:123456789012:" + kind + "/" + id }
+	w := newAuthWorld(t)
+	as, ec := asARN, func(kind, id string) string { return "arn:aws:ec2:us-east-1:123456789012:" + kind + "/" + id }
 	id := func(resource string) string { return "arn:aws:iam::123456789012:" + resource }
+	tag := []ec2api.Tag{{Key: new("K"), Value: new("v")}}
 	for _, tc := range []struct {
 		name    string
 		service service
 		in      any
-		want    []string
+		want    []asked
 	}{
-		{"CreateStack", appStream, &appstreamapi.CreateStackInput{Name: new("s")}, []string{as("stack", "s")}},
-		{"DescribeFleets", appStream, &appstreamapi.DescribeFleetsInput{Names: []string{"f", "g"}}, []string{as("fleet", "f"), as("fleet", "g")}},
-		{"DescribeStacks", appStream, &appstreamapi.DescribeStacksInput{}, nil},
-		{"AssociateFleet", appStream, &appstreamapi.AssociateFleetInput{FleetName: new("f"), StackName: new("s")}, []string{as("fleet", "f"), as("stack", "s")}},
-		{"TagResource", appStream, &appstreamapi.TagResourceInput{ResourceArn: new(as("stack", "s"))}, []string{as("stack", "s")}},
-		{"DescribeVpcs", ec2, &ec2api.DescribeVpcsInput{VpcIds: []string{"vpc-1"}}, nil},
-		{"CreateVpc", ec2, &ec2api.CreateVpcInput{}, []string{ec("vpc", "*")}},
-		{"DeleteVpcEndpoints", ec2, &ec2api.DeleteVpcEndpointsInput{VpcEndpointIds: []string{"vpce-1", "vpce-2"}}, []string{ec("vpc-endpoint", "vpce-1"), ec("vpc-endpoint", "vpce-2")}},
-		{"ModifyVpcEndpoint", ec2, &ec2api.ModifyVpcEndpointInput{VpcEndpointId: new("vpce-1"), AddSecurityGroupIds: []string{"sg-1"}}, []string{ec("vpc-endpoint", "vpce-1"), ec("security-group", "sg-1")}},
-		{"CreateTags", ec2, &ec2api.CreateTagsInput{Resources: []string{"subnet-1", "odd"}}, []string{ec("subnet", "subnet-1"), ec("*", "odd")}},
-		{"GetUser", iamService, &iamapi.GetUserInput{UserName: new("ann")}, []string{id("user/team/ann")}},
-		{"GetUser", iamService, &iamapi.GetUserInput{}, []string{id("user/me")}},
-		{"CreateUser", iamService, &iamapi.CreateUserInput{UserName: new("eve"), Path: new("/x/")}, []string{id("user/x/eve")}},
-		{"PutRolePolicy", iamService, &iamapi.PutRolePolicyInput{RoleName: new("r"), PolicyName: new("p")}, []string{id("role/r")}},
-		{"CreatePolicy", iamService, &iamapi.CreatePolicyInput{PolicyName: new("p")}, []string{id("policy/p")}},
-		{"GetPolicy", iamService, &iamapi.GetPolicyInput{PolicyArn: new("arn:aws:iam::aws:policy/x")}, []string{"arn:aws:iam::aws:policy/x"}},
-	} {
-		x := &exchange{server: f.Server, service: tc.service, operation: tc.name}
-		c := Caller{AccountID: account, Region: region, Principal: iam.Principal{Kind: iam.User, AccountID: account, Name: "me"}}
-		if d := cmp.Diff(tc.want, x.resources(context.Background(), c, reflect.ValueOf(tc.in).Elem())); d != "" {
-			t.Errorf("%s: %s", tc.name, d)
-		}
-	}
-}
-
-func TestKeysOfRequests(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		name string
-		in   any
-		want map[string][]string
-	}{
-		{"map", &appstreamapi.CreateStackInput{Tags: map[string]string{"Team": "a"}}, map[string][]string{"aws:requesttag/team": {"a"}, "aws:tagkeys": {"Team"}}},
-		{"list", &iamapi.CreateUserInput{Tags: []iamapi.Tag{{Key: new("K"), Value: new("v")}}, PermissionsBoundary: new("arn:b")}, map[string][]string{"aws:requesttag/k": {"v"}, "aws:tagkeys": {"K"}, "iam:permissionsboundary": {"arn:b"}}},
-		{"specification", &ec2api.CreateVpcInput{TagSpecifications: []ec2api.TagSpecification{{Tags: []ec2api.Tag{{Key: new("K"), Value: new("v")}}}}}, map[string][]string{"aws:requesttag/k": {"v"}, "aws:tagkeys": {"K"}}},
-		// Condition keys fold the case of ASCII letters, and nothing else: neither the Kelvin sign nor a second tag hides the first.
-		{"look-alikes", &appstreamapi.CreateStackInput{Tags: map[string]string{"key": "1", "Key": "2", "\u212aey": "3"}}, map[string][]string{
-			"aws:requesttag/key": {"2", "1"}, "aws:requesttag/\u212aey": {"3"}, "aws:tagkeys": {"Key", "key", "\u212aey"},
+		{"CreateStack", appStream, &appstreamapi.CreateStackInput{Name: new("x"), Tags: map[string]string{"Team": "a"}}, []asked{
+			{as("stack", "x"), map[string][]string{"aws:requesttag/team": {"a"}, "aws:tagkeys": {"Team"}}},
 		}},
-		{"removed", &iamapi.UntagUserInput{TagKeys: []string{"a", "b"}}, map[string][]string{"aws:tagkeys": {"a", "b"}}},
-		{"policy", &iamapi.AttachUserPolicyInput{PolicyArn: new("arn:p")}, map[string][]string{"iam:policyarn": {"arn:p"}}},
+		// Condition keys fold the case of ASCII letters, and nothing else: neither the Kelvin sign nor a second tag hides the first.
+		{"CreateStack", appStream, &appstreamapi.CreateStackInput{Name: new("x"), Tags: map[string]string{"key": "1", "Key": "2", "\u212aey": "3"}}, []asked{
+			{as("stack", "x"), map[string][]string{"aws:requesttag/key": {"2", "1"}, "aws:requesttag/\u212aey": {"3"}, "aws:tagkeys": {"Key", "key", "\u212aey"}}},
+		}},
+		{"DescribeFleets", appStream, &appstreamapi.DescribeFleetsInput{Names: []string{"f", "g"}}, nil},
+		{"UpdateFleet", appStream, &appstreamapi.UpdateFleetInput{Name: new("f"), ImageArn: new(as("image", "i"))}, []asked{
+			{as("fleet", "f"), map[string][]string{"aws:resourcetag/team": {"blue"}}}, {as("image", "i"), map[string][]string{}},
+		}},
+		{"DescribeVpcs", ec2, &ec2api.DescribeVpcsInput{VpcIds: []string{"vpc-1"}}, nil},
+		{"CreateVpc", ec2, &ec2api.CreateVpcInput{TagSpecifications: []ec2api.TagSpecification{{ResourceType: new("vpc"), Tags: tag}, {ResourceType: new("subnet"), Tags: tag}}}, []asked{
+			{ec("vpc", "*"), map[string][]string{"aws:requesttag/k": {"v"}, "aws:tagkeys": {"K"}, "ec2:region": {region}}},
+		}},
+		{"DeleteVpcEndpoints", ec2, &ec2api.DeleteVpcEndpointsInput{VpcEndpointIds: []string{"vpce-1", "vpce-2", "vpce-1"}}, []asked{
+			{ec("vpc-endpoint", "vpce-1"), map[string][]string{"ec2:region": {region}}}, {ec("vpc-endpoint", "vpce-2"), map[string][]string{"ec2:region": {region}}},
+		}},
+		{"CreateTags", ec2, &ec2api.CreateTagsInput{Resources: []string{"odd", "odd-1"}}, []asked{
+			{ec("*", "odd"), map[string][]string{"ec2:region": {region}}}, {ec("*", "odd-1"), map[string][]string{"ec2:region": {region}}},
+		}},
+		{"DeleteSecurityGroup", ec2, &ec2api.DeleteSecurityGroupInput{GroupName: new("nobody's")}, []asked{{ec("security-group", "*"), map[string][]string{"ec2:region": {region}}}}},
+		{"GetUser", iamService, &iamapi.GetUserInput{UserName: new("ann")}, []asked{{id("user/team/ann"), map[string][]string{}}}},
+		{"GetUser", iamService, &iamapi.GetUserInput{}, []asked{{id("user/me"), map[string][]string{}}}},
+		{"CreateUser", iamService, &iamapi.CreateUserInput{UserName: new("eve"), Path: new("/x/"), PermissionsBoundary: new("arn:b")}, []asked{
+			{id("user/x/eve"), map[string][]string{"iam:permissionsboundary": {"arn:b"}}},
+		}},
+		{"UntagUser", iamService, &iamapi.UntagUserInput{UserName: new("ann"), TagKeys: []string{"a", "b"}}, []asked{{id("user/team/ann"), map[string][]string{"aws:tagkeys": {"a", "b"}}}}},
+		{"CreatePolicy", iamService, &iamapi.CreatePolicyInput{PolicyName: new("p")}, []asked{{id("policy/p"), map[string][]string{}}}},
+		{"GetPolicy", iamService, &iamapi.GetPolicyInput{PolicyArn: new("arn:aws:iam::aws:policy/x")}, []asked{{"arn:aws:iam::aws:policy/x", map[string][]string{}}}},
+		{"GetAccessKeyLastUsed", iamService, &iamapi.GetAccessKeyLastUsedInput{AccessKeyId: new("AKIANOBODY")}, []asked{{id("user/*"), map[string][]string{}}}},
 	} {
-		if d := cmp.Diff(tc.want, requestKeys(reflect.ValueOf(tc.in).Elem())); d != "" {
-			t.Errorf("%s: %s", tc.name, d)
+		x := &exchange{server: w.Server, service: tc.service, operation: tc.name}
+		c := Caller{AccountID: account, Region: region, Principal: iam.Principal{Kind: iam.User, AccountID: account, Name: "me"}}
+		got, err := x.resources(t.Context(), c, w.tables[tc.service].served[tc.name].targets, reflect.ValueOf(tc.in).Elem())
+		if d := cmp.Diff(tc.want, got, cmp.AllowUnexported(asked{})); err != nil || d != "" {
+			t.Errorf("%s: %v %s", tc.name, err, d)
 		}
 	}
 }

@@ -21,6 +21,18 @@ var linkable = map[string]struct{ role, policy string }{
 	},
 }
 
+// LinkedRoleName is the name of a service's role; a pattern of every one for a service that has none here.
+func LinkedRoleName(service, suffix string) string {
+	l, ok := linkable[service]
+	switch {
+	case !ok:
+		return "*"
+	case suffix != "":
+		return l.role + "_" + suffix
+	}
+	return l.role
+}
+
 // deletion is a service-linked role that was deleted.
 type deletion struct {
 	ID   string // task/aws-service-role/SERVICE/ROLE/UUID

@@ -238,13 +238,21 @@ func (s *Service) assumable(ctx context.Context, c iam.Credential, a Assume, r i
 	if a.SourceIdentity != "" {
 		r.Keys["sts:sourceidentity"] = []string{a.SourceIdentity}
 	}
-	for k, v := range a.Tags {
-		r.Keys["aws:requesttag/"+iam.LowerKey(k)] = []string{v}
-		r.Keys["aws:tagkeys"] = append(r.Keys["aws:tagkeys"], k)
+	addTags(r.Keys, a.Tags, "aws:requesttag/")
+	if len(a.Tags) > 0 {
+		r.Keys["aws:tagkeys"] = slices.Sorted(maps.Keys(a.Tags))
 	}
 	if len(a.Transitive) > 0 {
 		r.Keys["sts:transitivetagkeys"] = a.Transitive
 	}
+	role, err := s.Get(ctx, Role, a.RoleARN[strings.LastIndexByte(a.RoleARN, '/')+1:])
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	if err == nil {
+		addTags(r.Keys, role.Tags, "aws:resourcetag/", "iam:resourcetag/")
+	}
+	missing := err != nil || role.ARN(s.options.AccountID) != a.RoleARN
 	set, err := s.inForce(ctx, c, &r)
 	if err != nil {
 		return nil, err
@@ -254,12 +262,8 @@ func (s *Service) assumable(ctx context.Context, c iam.Credential, a Assume, r i
 	if d.Explicit {
 		return nil, fault.New(fault.Denied, "", "", d.Reason)
 	}
-	role, err := s.Get(ctx, Role, a.RoleARN[strings.LastIndexByte(a.RoleARN, '/')+1:])
-	switch {
-	case fault.Is(err, fault.NotFound), err == nil && role.ARN(s.options.AccountID) != a.RoleARN:
+	if missing {
 		return nil, refused
-	case err != nil:
-		return nil, err
 	}
 	trust, err := parse(iam.TrustPolicy, role.Trust)
 	if err != nil {
@@ -276,6 +280,16 @@ func (s *Service) assumable(ctx context.Context, c iam.Credential, a Assume, r i
 		return nil, refused
 	}
 	return role, nil
+}
+
+// addTags puts tags into condition keys. Those whose keys differ in case alone are values of one.
+func addTags(keys map[string][]string, tags map[string]string, prefixes ...string) {
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		for _, p := range prefixes {
+			name := p + iam.LowerKey(k)
+			keys[name] = append(keys[name], tags[k])
+		}
+	}
 }
 
 // withinLimits asks the boundary and the session policies alone.
