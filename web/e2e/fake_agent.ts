@@ -62,6 +62,13 @@ export async function listen(server: Server | ReturnType<typeof createTcpServer>
 export class FakeAgent {
   readonly received: ControlFromViewer[] = [];
   readonly acks: Ack[] = [];
+  /** Codecs of each start, and reasons of each refresh. */
+  readonly starts: number[] = [];
+  readonly refreshes: number[] = [];
+  /** The viewer said that nobody can see it. */
+  hidden = false;
+  /** Bytes of updates that were sent. */
+  displayBytes = 0;
   readonly ticketsSeen: string[] = [];
   width = 640;
   height = 480;
@@ -162,8 +169,13 @@ export class FakeAgent {
       height: this.height,
       sections,
     };
+    if (this.hidden) {
+      return;
+    }
     for (const socket of this.#displays) {
-      socket.send(encode(update));
+      const bytes = encode(update);
+      this.displayBytes += bytes.byteLength;
+      socket.send(bytes);
     }
   }
 
@@ -233,6 +245,7 @@ export class FakeAgent {
       const answer = (reply: ControlFromAgent) => socket.send(encode(reply));
       switch (message.kind) {
         case "hello":
+          this.hidden = false;
           if (message.width > 0) {
             this.width = message.width;
             this.height = message.height;
@@ -265,6 +278,12 @@ export class FakeAgent {
             resumeTicket: this.#newTicket("resume"),
           });
           break;
+        case "visibility":
+          this.hidden = message.hidden;
+          if (!message.hidden) {
+            this.newEpoch();
+          }
+          break;
         case "end":
           answer({ kind: "ended", code: 1, reason: "" });
           socket.close(4410, "ended");
@@ -283,8 +302,10 @@ export class FakeAgent {
       const message = decodeDisplayFromViewer(data);
       if (message.kind === "start") {
         this.#seq = 0;
+        this.starts.push(message.codecs);
         this.newEpoch();
       } else if (message.kind === "refresh") {
+        this.refreshes.push(message.reason);
         this.newEpoch();
       } else {
         this.acks.push(message);

@@ -209,4 +209,8 @@ const faultTexts = {
     title: "This browser cannot show the session",
     body: "WebAssembly is switched off or blocked here. Use a current browser, or ask your administrator.",
   },
+  "no-picture": {
+    title: "This browser cannot draw the session any more",
+    body: "It failed several times, perhaps because memory is short. Close other tabs and programs, then try again.",
+  },
 } as const;

@@ -7,7 +7,7 @@ import { StoredSession } from "./session/store.ts";
 import { texts } from "./texts.ts";
 import { connectWebSocket } from "./transport/connection.ts";
 import { type Placement, place, toRemote } from "./ui/layout.ts";
-import type { DisplayStats } from "./video/display.ts";
+import { type DisplayStats, emptyStats } from "./video/display_stats.ts";
 import { newDisplayChannel } from "./video/worker_display.ts";
 
 export interface ViewerOptions {
@@ -58,6 +58,20 @@ export interface ViewerStats {
   epoch: number;
   width: number;
   height: number;
+  video: {
+    /** Frames of video regions that were shown. */
+    frames: number;
+    /** Latest frame: handed to the decoder to decoded. */
+    decodeMs: number;
+    /** Latest frame: copied into the picture, or drawn on the canvas. */
+    path: DisplayStats["videoPath"];
+    codec: DisplayStats["videoCodec"];
+    hardware: boolean;
+  };
+  /** JPEG pictures that were shown. */
+  images: number;
+  /** Faults of decoders, worker and canvas that the viewer got over by itself. */
+  recoveries: number;
 }
 
 type Listener<T> = (event: T) => void;
@@ -81,15 +95,7 @@ export class Viewer {
   #cursor: Cursor | undefined;
   #alternatives: readonly string[] = [];
   #pingedAt = Number.NEGATIVE_INFINITY;
-  #display: DisplayStats = {
-    bytes: 0,
-    updates: 0,
-    epoch: 0,
-    width: 0,
-    height: 0,
-    decodeMs: 0,
-    frameAgeMs: 0,
-  };
+  #display: DisplayStats = emptyStats();
 
   constructor(options: ViewerOptions) {
     this.#options = options;
@@ -209,6 +215,7 @@ export class Viewer {
     }
     const rttMs = this.#session.rttMs ?? 0;
     const { bytes, decodeMs, frameAgeMs, updates, epoch, width, height } = this.#display;
+    const { videoFrames, videoDecodeMs, videoPath, videoCodec, videoHardware } = this.#display;
     return {
       rttMs,
       frameAgeMs: frameAgeMs + rttMs / 2,
@@ -218,6 +225,15 @@ export class Viewer {
       epoch,
       width,
       height,
+      video: {
+        frames: videoFrames,
+        decodeMs: videoDecodeMs,
+        path: videoPath,
+        codec: videoCodec,
+        hardware: videoHardware,
+      },
+      images: this.#display.images,
+      recoveries: this.#display.recoveries,
     };
   }
 

@@ -5,7 +5,7 @@ export interface DisplayChannelEvents {
   drawn(width: number, height: number): void;
   closed(code: number, reason: string, opened: boolean): void;
   /** The channel can never work in this browser. */
-  failed(reason: string): void;
+  failed(code: "no-decoder" | "no-picture", reason: string): void;
 }
 
 /** The display channel as the session sees it: in a worker, in the page, or a fake in tests. */
@@ -15,4 +15,6 @@ export interface DisplayChannel {
   open(url: string, ticket: string): void;
   close(): void;
   refresh(reason: number): void;
+  /** Somebody uses the session: the channel makes sure that it still lives. Cheap, for every input. */
+  check(): void;
 }

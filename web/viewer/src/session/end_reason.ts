@@ -16,7 +16,7 @@ export type EndReason =
   /** Control works but the display port does not. */
   | { kind: "port"; code: "port-blocked"; port: number; resumable: true }
   /** The page cannot begin or cannot draw. */
-  | { kind: "fault"; code: "no-ticket" | "no-decoder"; reason: string };
+  | { kind: "fault"; code: "no-ticket" | "no-decoder" | "no-picture"; reason: string };
 
 const final = new Set<number>([
   closeCode.badMessage,

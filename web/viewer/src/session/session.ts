@@ -132,7 +132,7 @@ export class Session {
       opened: () => this.#displayOpened(),
       drawn: (width, height) => this.#drawn(width, height),
       closed: (code, reason, opened) => this.#displayClosed(code, reason, opened),
-      failed: (reason) => this.#end({ kind: "fault", code: "no-decoder", reason }),
+      failed: (code, reason) => this.#end({ kind: "fault", code, reason }),
     });
   }
 
@@ -175,6 +175,7 @@ export class Session {
   input(input: DistributiveOmit<Input, "seq">): void {
     if (this.#state === "streaming") {
       this.#send({ ...input, seq: this.#options.store.nextSeq() } as Input);
+      this.#options.display.check();
     }
   }
 
@@ -203,6 +204,7 @@ export class Session {
     if (this.#retryTimer !== undefined) {
       this.#openControl();
     } else if (this.#welcome !== undefined) {
+      this.#options.display.check();
       this.#probeUntil ??= this.#options.now() + probeMillis;
       this.ping();
       this.#watch();

@@ -4,6 +4,7 @@ import type { DisplayChannel, DisplayChannelEvents } from "../session/display_ch
 export class FakeDisplay implements DisplayChannel {
   readonly opens: { url: string; ticket: string }[] = [];
   readonly refreshes: number[] = [];
+  checks = 0;
   active = false;
   #events: DisplayChannelEvents | undefined;
 
@@ -39,7 +40,11 @@ export class FakeDisplay implements DisplayChannel {
     this.#events?.closed(code, reason, opened);
   }
 
+  check(): void {
+    this.checks++;
+  }
+
   fail(reason: string): void {
-    this.#events?.failed(reason);
+    this.#events?.failed("no-decoder", reason);
   }
 }

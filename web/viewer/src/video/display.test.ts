@@ -1,17 +1,12 @@
-import {
-  type DisplayFromViewer,
-  decodeDisplayFromViewer,
-  encode,
-  type Section,
-  updateFlag,
-} from "@penstock/protocol";
+import { type DisplayFromViewer, decodeDisplayFromViewer } from "@penstock/protocol";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { zstdModule } from "../../zstd_module.ts";
 import { type FakeConnection, fakeConnect } from "../testing/fake_connection.ts";
+import { FakeStream } from "../testing/fake_stream.ts";
+import { FakeSurface } from "../testing/fake_surface.ts";
 import { paletteTile, rawTile, solidTile } from "../testing/tile_records.ts";
-import { BlockStream, concat } from "../testing/zstd_blocks.ts";
-import { Display, type DisplayEvents, type Surface } from "./display.ts";
-import type { Picture } from "./picture.ts";
+import { Display, type DisplayEvents } from "./display.ts";
+import { type Media, noMedia } from "./media.ts";
 import { ZstdModule } from "./zstd.ts";
 
 let zstd: ZstdModule;
@@ -19,71 +14,12 @@ beforeAll(async () => {
   zstd = await ZstdModule.instantiate(new WebAssembly.Module(zstdModule()));
 });
 
-/** A surface that keeps what was painted on it. */
-class FakeSurface implements Surface {
-  width = 0;
-  height = 0;
-  pixels = new Uint32Array(0);
-
-  resize(width: number, height: number): void {
-    if (width !== this.width || height !== this.height) {
-      this.width = width;
-      this.height = height;
-      this.pixels = new Uint32Array(width * height);
-    }
-  }
-
-  paint(picture: Picture, x: number, y: number, width: number, height: number): void {
-    expect(x >= 0 && y >= 0 && x + width <= this.width && y + height <= this.height).toBe(true);
-    for (let row = y; row < y + height; row++) {
-      const start = row * this.width + x;
-      this.pixels.set(picture.pixels.subarray(start, start + width), start);
-    }
-  }
-
-  at(x: number, y: number): string {
-    return (this.pixels[y * this.width + x] ?? 0).toString(16);
-  }
-}
-
-/** The agent's side of a display connection. */
-class FakeStream {
-  blocks = new BlockStream();
-  seq = 0;
-  epoch = 0;
-  width = 100;
-  height = 70;
-
-  update(sections: Section[], flags = 0): Uint8Array {
-    return encode({
-      kind: "update",
-      seq: ++this.seq,
-      epoch: this.epoch,
-      flags,
-      captureMicros: 0n,
-      width: this.width,
-      height: this.height,
-      sections,
-    });
-  }
-
-  tiles(...records: Uint8Array[]): Section {
-    const raw = concat(records);
-    return { kind: "tiles", rawLength: raw.byteLength, data: this.blocks.run(raw) };
-  }
-
-  newEpoch(...records: Uint8Array[]): Uint8Array {
-    this.epoch++;
-    this.blocks = new BlockStream();
-    return this.update(records.length > 0 ? [this.tiles(...records)] : [], updateFlag.newEpoch);
-  }
-}
-
 let surface: FakeSurface;
 let stream: FakeStream;
 let connections: FakeConnection[];
 let display: Display;
 let drawn: string[];
+let broken: string[];
 let closed: { code: number; opened: boolean }[];
 let clock: number;
 
@@ -92,18 +28,25 @@ beforeEach(() => {
   stream = new FakeStream();
   drawn = [];
   closed = [];
+  broken = [];
   clock = 1000;
 });
 
-async function open(decoder = Promise.resolve(zstd)): Promise<FakeConnection> {
+async function open(
+  decoder = Promise.resolve(zstd),
+  media: Media = noMedia,
+): Promise<FakeConnection> {
   const fake = fakeConnect();
   connections = fake.connections;
   const events: DisplayEvents = {
     opened: () => {},
     drawn: (width, height, epoch) => drawn.push(`${width}x${height} epoch ${epoch}`),
     closed: (code, _reason, opened) => closed.push({ code, opened }),
+    broken: (reason) => broken.push(reason),
   };
-  display = new Display(fake.connect, surface, decoder, events, () => clock);
+  const probed = Promise.resolve(media);
+  display = new Display(fake.connect, surface, decoder, probed, events, () => clock);
+  await probed;
   display.open("ws://x/", "t");
   const connection = connections[0] as FakeConnection;
   connection.open();
@@ -136,11 +79,14 @@ describe("Display", () => {
       ready = resolve;
     });
     const fake = fakeConnect();
-    display = new Display(fake.connect, surface, later, {
+    const probed = Promise.resolve(noMedia);
+    display = new Display(fake.connect, surface, later, probed, {
       opened: () => {},
       drawn: () => drawn.push("drawn"),
       closed: () => {},
+      broken: () => {},
     });
+    await probed;
     display.open("ws://x/", "t");
     const connection = fake.connections[0] as FakeConnection;
     connection.open();
@@ -247,10 +193,11 @@ describe("Display", () => {
     none.catch(() => {});
     const fake = fakeConnect();
     const reasons: string[] = [];
-    display = new Display(fake.connect, surface, none, {
+    display = new Display(fake.connect, surface, none, Promise.resolve(noMedia), {
       opened: () => {},
       drawn: () => {},
       closed: (code, reason) => reasons.push(`${code} ${reason}`),
+      broken: () => {},
     });
     display.open("ws://x/", "t");
     const connection = fake.connections[0] as FakeConnection;

@@ -6,9 +6,12 @@ export class LazyDisplay implements DisplayChannel {
   readonly #loaded: Promise<DisplayChannel>;
   #events: DisplayChannelEvents | undefined;
 
-  constructor(host: DisplayHost) {
-    this.#loaded = import("./page_display.ts").then(({ PageDisplay }) => new PageDisplay(host));
-    this.#loaded.catch((cause: unknown) => this.#events?.failed(String(cause)));
+  /** refused: bits of start.codecs that are not to be offered. */
+  constructor(host: DisplayHost, refused: number) {
+    this.#loaded = import("./page_display.ts").then(
+      ({ PageDisplay }) => new PageDisplay(host, refused),
+    );
+    this.#loaded.catch((cause: unknown) => this.#events?.failed("no-picture", String(cause)));
   }
 
   listen(events: DisplayChannelEvents): void {
@@ -26,6 +29,10 @@ export class LazyDisplay implements DisplayChannel {
 
   refresh(reason: number): void {
     this.#do((display) => display.refresh(reason));
+  }
+
+  check(): void {
+    this.#do((display) => display.check());
   }
 
   /** In the order of the calls; a failure to load is reported once, by the constructor. */

@@ -27,6 +27,7 @@ export function drawTiles(picture: Picture, bytes: Uint8Array): number {
     if (length === 0 || at + length > bytes.byteLength) {
       break;
     }
+    picture.replace(x, y, w, h);
     const start = y * width + x;
     if (coding === 0) {
       drawRaw(pixels, start, width, w, h, bytes, at + 3);

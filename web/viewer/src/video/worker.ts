@@ -1,6 +1,7 @@
-// The display worker: owns the display connection, the decoder and the canvas.
+// The display worker: owns the display connection, the decoders and the canvas.
 import { connectWebSocket } from "../transport/connection.ts";
 import { Display, type Surface } from "./display.ts";
+import { browserMedia } from "./media.ts";
 import { StatsReport } from "./stats_report.ts";
 import { CanvasSurface } from "./surface.ts";
 import type { FromWorker, ToWorker } from "./worker_messages.ts";
@@ -21,28 +22,62 @@ const decoder = new Promise<ZstdModule>((resolve, reject) => {
 });
 decoder.catch(() => {}); // Display reports it when it needs the decoder
 
+const canvas = (): Surface => {
+  if (surface === undefined) {
+    throw new Error("there is no canvas");
+  }
+  return surface;
+};
+// The canvas comes by message, before the first open.
 const lateSurface: Surface = {
-  resize: (width, height) => surface?.resize(width, height),
+  resize: (width, height) => canvas().resize(width, height),
   paint: (picture, x, y, width, height) => {
-    surface?.paint(picture, x, y, width, height);
+    canvas().paint(picture, x, y, width, height);
     report.touch();
   },
+  draw: (still, crop, to) => {
+    canvas().draw(still, crop, to);
+    report.touch();
+  },
+  read: (box) => canvas().read(box),
+  timeDraw: (still, width, height) => canvas().timeDraw(still, width, height),
+  timePaint: (picture, x, y, w, h) => canvas().timePaint(picture, x, y, w, h),
+  endTiming: () => canvas().endTiming(),
 };
 
-const display = new Display(connectWebSocket, lateSurface, decoder, {
+const broken = (reason: string) => self.postMessage({ kind: "broken", reason });
+
+const display = new Display(connectWebSocket, lateSurface, decoder, browserMedia(), {
   opened: () => self.postMessage({ kind: "opened", id }),
   drawn: (width, height, epoch) => {
     report.now();
     self.postMessage({ kind: "drawn", id, width, height, epoch });
   },
-  closed: (code, reason, opened) => self.postMessage({ kind: "closed", id, code, reason, opened }),
+  closed: (code, reason, opened) => {
+    report.now(); // it says what is not offered any more
+    self.postMessage({ kind: "closed", id, code, reason, opened });
+  },
+  broken: (reason) => {
+    report.now();
+    broken(reason);
+  },
 });
 const report = new StatsReport(() => self.postMessage({ kind: "stats", stats: display.stats }));
 
 self.onmessage = ({ data }) => {
   switch (data.kind) {
     case "surface":
-      surface = new CanvasSurface(data.canvas);
+      try {
+        surface = new CanvasSurface(data.canvas, {
+          restored: () => {
+            display.repaint();
+            report.touch();
+          },
+          broken,
+        });
+      } catch (cause) {
+        broken(String(cause));
+      }
       break;
     case "decoder":
       resolveDecoder(ZstdModule.instantiate(data.module));
@@ -52,6 +87,7 @@ self.onmessage = ({ data }) => {
       break;
     case "open":
       id = data.id;
+      display.refuse(data.refused);
       display.open(data.url, data.ticket);
       break;
     case "close":
@@ -59,6 +95,15 @@ self.onmessage = ({ data }) => {
       break;
     case "refresh":
       display.refresh(data.reason);
+      break;
+    case "ping":
+      self.postMessage({ kind: "pong" });
+      break;
+    case "hold":
+      void navigator.locks.request(data.lock, () => {
+        self.postMessage({ kind: "held" });
+        return new Promise(() => {}); // until this worker is gone
+      });
       break;
   }
 };

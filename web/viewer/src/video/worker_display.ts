@@ -1,9 +1,20 @@
+import { codec } from "@penstock/protocol";
 import type { DisplayChannel, DisplayChannelEvents } from "../session/display_channel.ts";
-import type { DisplayStats } from "./display.ts";
+import { type DisplayStats, emptyStats } from "./display_stats.ts";
 import { LazyDisplay } from "./lazy_display.ts";
 import type { FromWorker, ToWorker } from "./worker_messages.ts";
 
-const maxRestarts = 3;
+/** Workers lost within lossWindowMillis before the page draws by itself. */
+const maxLosses = 3;
+const lossWindowMillis = 10 * 60_000;
+/** Time for a worker's sign of life, asked for twice: the first may have been lost to a suspended page. */
+const pongMillis = 3000;
+/** A sign of life is asked for at most this often. */
+const checkMillis = 2000;
+
+/** Figures that go on counting when a worker is replaced. */
+const noSums = { bytes: 0, updates: 0, videoFrames: 0, images: 0, recoveries: 0 };
+const sums = Object.keys(noSums) as (keyof typeof noSums)[];
 
 export interface DisplayHost {
   /** A fresh canvas that replaces the one before, in the page. */
@@ -23,21 +34,38 @@ export function newDisplayChannel(host: DisplayHost): DisplayChannel {
     typeof Worker === "undefined" ||
     !("transferControlToOffscreen" in HTMLCanvasElement.prototype)
   ) {
-    return new LazyDisplay(host);
+    return new LazyDisplay(host, 0);
   }
   return new WorkerDisplay(host);
 }
 
-class WorkerDisplay implements DisplayChannel {
+/**
+ * Runs the display in a worker, and notices when that is gone: by its error, by a lock that it holds while it
+ * lives, and by its silence when somebody uses the session. A lost worker is replaced, canvas and all.
+ */
+export class WorkerDisplay implements DisplayChannel {
   readonly #host: DisplayHost;
+  readonly #now: () => number;
   #events: DisplayChannelEvents | undefined;
   #worker: Worker | undefined;
   #page: LazyDisplay | undefined;
   #id = 0;
-  #restarts = 0;
+  #losses: number[] = [];
+  /** The worker said something: its script is loaded, which may take any time. */
+  #spoke = false;
+  #lockName = "";
+  /** Ends the wait for the worker's lock. */
+  #lock: AbortController | undefined;
+  #pongTimer: ReturnType<typeof setTimeout> | undefined;
+  #checkedAt = Number.NEGATIVE_INFINITY;
+  #refused = 0;
+  /** Sums of workers that are gone. */
+  readonly #before = { ...noSums };
+  #latest: DisplayStats = emptyStats();
 
-  constructor(host: DisplayHost) {
+  constructor(host: DisplayHost, now: () => number = () => performance.now()) {
     this.#host = host;
+    this.#now = now;
     this.#startWorker();
   }
 
@@ -52,7 +80,8 @@ class WorkerDisplay implements DisplayChannel {
       return;
     }
     this.#id++;
-    this.#post({ kind: "open", url, ticket, id: this.#id });
+    this.#post({ kind: "open", url, ticket, id: this.#id, refused: this.#refused });
+    this.#ask();
   }
 
   close(): void {
@@ -64,6 +93,36 @@ class WorkerDisplay implements DisplayChannel {
   refresh(reason: number): void {
     this.#page?.refresh(reason);
     this.#post({ kind: "refresh", reason });
+    this.check();
+  }
+
+  check(): void {
+    if (this.#now() - this.#checkedAt >= checkMillis) {
+      this.#ask();
+    }
+  }
+
+  #ask(): void {
+    if (this.#worker === undefined || !this.#spoke || this.#pongTimer !== undefined) {
+      return;
+    }
+    this.#checkedAt = this.#now();
+    const worker = this.#worker;
+    const silent = (times: number) => {
+      this.#post({ kind: "ping" });
+      this.#pongTimer = setTimeout(() => {
+        this.#pongTimer = undefined;
+        if (this.#worker !== worker) {
+          return;
+        }
+        if (times > 1) {
+          this.#lost("the worker does not answer");
+        } else {
+          silent(times + 1);
+        }
+      }, pongMillis);
+    };
+    silent(1);
   }
 
   #post(message: ToWorker, transfer: Transferable[] = []): void {
@@ -73,17 +132,20 @@ class WorkerDisplay implements DisplayChannel {
   #startWorker(): void {
     const worker = this.#host.newWorker();
     this.#worker = worker;
+    this.#spoke = false;
     worker.onmessage = (event: MessageEvent<FromWorker>) => {
       if (this.#worker === worker) {
         this.#receive(event.data);
       }
     };
-    worker.onerror = (event) => {
+    const failed = (event: Event) => {
       event.preventDefault();
       if (this.#worker === worker) {
-        this.#crashed();
+        this.#lost(event instanceof ErrorEvent ? event.message : "a message was lost");
       }
     };
+    worker.onerror = failed;
+    worker.onmessageerror = failed;
     const canvas = this.#host.newCanvas().transferControlToOffscreen();
     this.#post({ kind: "surface", canvas }, [canvas]);
     this.#host.decoder.then(
@@ -91,16 +153,46 @@ class WorkerDisplay implements DisplayChannel {
       (cause: unknown) => {
         if (this.#worker === worker) {
           this.#post({ kind: "no-decoder", reason: String(cause) });
-          this.#events?.failed(String(cause));
+          this.#events?.failed("no-decoder", String(cause));
         }
       },
     );
+    if (typeof navigator !== "undefined" && "locks" in navigator) {
+      this.#lockName = `penstock-display-${Math.random().toString(36).slice(2)}`;
+      this.#post({ kind: "hold", lock: this.#lockName });
+    }
+  }
+
+  /** The worker holds its lock: whoever asks for it next gets it when the worker is gone. */
+  #held(): void {
+    const worker = this.#worker;
+    const lock = new AbortController();
+    this.#lock = lock;
+    navigator.locks
+      .request(this.#lockName, { signal: lock.signal }, () => {
+        if (this.#worker === worker) {
+          this.#lost("the worker was ended");
+        }
+      })
+      .catch(() => {}); // aborted
   }
 
   #receive(message: FromWorker): void {
-    if (message.kind === "stats") {
-      this.#host.stats(message.stats);
-      return;
+    this.#spoke = true;
+    clearTimeout(this.#pongTimer);
+    this.#pongTimer = undefined;
+    switch (message.kind) {
+      case "stats":
+        this.#report(message.stats);
+        return;
+      case "pong":
+        return;
+      case "held":
+        this.#held();
+        return;
+      case "broken":
+        this.#lost(message.reason);
+        return;
     }
     if (message.id !== this.#id) {
       return;
@@ -118,15 +210,47 @@ class WorkerDisplay implements DisplayChannel {
     }
   }
 
-  #crashed(): void {
+  #report(stats: DisplayStats): void {
+    this.#latest = stats;
+    const { bytes, updates, videoFrames, images, recoveries } = this.#before;
+    this.#host.stats({
+      ...stats,
+      bytes: bytes + stats.bytes,
+      updates: updates + stats.updates,
+      videoFrames: videoFrames + stats.videoFrames,
+      images: images + stats.images,
+      recoveries: recoveries + stats.recoveries,
+    });
+  }
+
+  /** The worker is gone, or of no use any more: a new one takes over, at last the page itself. */
+  #lost(reason: string): void {
     this.#worker?.terminate();
     this.#worker = undefined;
+    this.#lock?.abort();
+    clearTimeout(this.#pongTimer);
+    this.#pongTimer = undefined;
     this.#id++;
-    this.#restarts++;
-    if (this.#restarts <= maxRestarts) {
+    for (const name of sums) {
+      this.#before[name] += this.#latest[name];
+    }
+    this.#before.recoveries++;
+    this.#report({ ...this.#latest, ...noSums });
+    const now = this.#now();
+    this.#losses = this.#losses.filter((at) => now - at < lossWindowMillis);
+    this.#losses.push(now);
+    if (this.#losses.length > 1) {
+      this.#refused |= codec.h264 | codec.vp8; // perhaps its decoder is what takes the worker along
+    }
+    console.warn(`penstock: display worker lost: ${reason}`);
+    if (this.#losses.length <= maxLosses) {
       this.#startWorker();
     } else {
-      this.#page = new LazyDisplay(this.#host);
+      const report = (stats: DisplayStats) => this.#report(stats);
+      this.#page = new LazyDisplay(
+        { ...this.#host, stats: report },
+        codec.h264 | codec.vp8 | codec.jpeg,
+      );
       if (this.#events !== undefined) {
         this.#page.listen(this.#events);
       }
