@@ -4,7 +4,7 @@ import { type Browser, chromium } from "playwright-core";
 const path = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 
 /** A headless system Chromium; throws where there is none. */
-export function launchBrowser(): Promise<Browser> {
+export function launchBrowser(...args: string[]): Promise<Browser> {
   if (!existsSync(path)) {
     throw new Error(`no Chromium at ${path}; set CHROMIUM to its path`);
   }
@@ -15,6 +15,7 @@ export function launchBrowser(): Promise<Browser> {
       "--disable-background-networking",
       "--disable-component-update",
       "--no-first-run",
+      ...args,
     ],
   });
 }

@@ -14,11 +14,17 @@ export async function canvasOf(
     const draw = copy.getContext("2d") as CanvasRenderingContext2D;
     draw.drawImage(screen, 0, 0);
     const { data } = draw.getImageData(0, 0, copy.width, copy.height);
-    let text = "";
-    for (let i = 0; i < data.length; i += 4) {
-      text += String.fromCharCode(data[i] ?? 0, data[i + 1] ?? 0, data[i + 2] ?? 0);
+    const rgb = new Uint8Array((data.length / 4) * 3);
+    for (let from = 0, to = 0; from < data.length; from += 4) {
+      rgb[to++] = data[from] ?? 0;
+      rgb[to++] = data[from + 1] ?? 0;
+      rgb[to++] = data[from + 2] ?? 0;
     }
-    return { width: copy.width, height: copy.height, base64: btoa(text) };
+    const parts: string[] = [];
+    for (let at = 0; at < rgb.length; at += 0x6000) {
+      parts.push(btoa(String.fromCharCode(...rgb.subarray(at, at + 0x6000)))); // whole groups of 3
+    }
+    return { width: copy.width, height: copy.height, base64: parts.join("") };
   });
   return { width: shot.width, height: shot.height, rgb: Buffer.from(shot.base64, "base64") };
 }

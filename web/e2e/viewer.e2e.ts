@@ -164,11 +164,11 @@ it("follows the window and keeps a fixed size when asked", async () => {
   await page.goto(`${agent.url}#t=first.sig`);
   await state("streaming");
   await page.setViewportSize({ width: 801, height: 601 });
-  await until(() => page.evaluate(() => window.penstock.stats().width), 800);
-  expect(agent.received).toContainEqual({ kind: "resize", width: 800, height: 600, scale: 100 });
+  await until(() => page.evaluate(() => window.penstock.stats().width), 801);
+  expect(agent.received).toContainEqual({ kind: "resize", width: 801, height: 601, scale: 100 });
   await until(
     () => page.evaluate(() => (document.querySelector("#screen") as HTMLCanvasElement).width),
-    800,
+    801,
   );
 
   await page.goto("about:blank");

@@ -21,6 +21,8 @@ export const texts = {
   endBody: "Programs that are still open in it are closed, and unsaved work is lost.",
   endConfirm: "End session",
   endCancel: "Stay",
+  limited: (width: number, height: number) =>
+    `This window is larger than the session's screen can be (${width} × ${height} pixels), so there is a border around it.`,
   dismiss: "Dismiss",
   backToPortal: "Back to the applications",
   tryAgain: "Try again",

@@ -1,12 +1,12 @@
-import type { Cursor, Notice, Welcome } from "@penstock/protocol";
+import type { Notice, Welcome } from "@penstock/protocol";
 import { captureInput } from "./input/capture.ts";
-import { cssCursor } from "./input/cursor.ts";
 import type { EndReason } from "./session/end_reason.ts";
 import { Session, type SessionState } from "./session/session.ts";
 import { StoredSession } from "./session/store.ts";
 import { texts } from "./texts.ts";
 import { connectWebSocket } from "./transport/connection.ts";
-import { type Placement, place, toRemote } from "./ui/layout.ts";
+import type { Size, Zoom } from "./ui/layout.ts";
+import { Stage } from "./ui/stage.ts";
 import { type DisplayStats, emptyStats } from "./video/display_stats.ts";
 import { newDisplayChannel } from "./video/worker_display.ts";
 
@@ -18,7 +18,7 @@ export interface ViewerOptions {
   /** Origin of the endpoint, like "https://endpoint.example"; the page's own when absent. */
   origin?: string;
   /** A screen of this size whatever the window; otherwise the screen follows the window. */
-  fixedSize?: { width: number; height: number };
+  fixedSize?: Size;
   /** The compiled zstd decoder. */
   decoder: Promise<WebAssembly.Module>;
   /** Starts the display worker's script. */
@@ -41,6 +41,10 @@ export interface ViewerEvents {
   notice: Notice;
   /** Undefined when the port answers again. */
   portBlocked: PortBlocked | undefined;
+  /** The window is larger than the session's screen can be, which has this size; undefined when it is not. */
+  limited: Size | undefined;
+  /** What stage shows of the picture changed. */
+  zoom: undefined;
   /** The user asked by keyboard to leave the session's keyboard focus. */
   leaveKeyboard: undefined;
 }
@@ -76,7 +80,6 @@ export interface ViewerStats {
 
 type Listener<T> = (event: T) => void;
 
-const resizeMillis = 100;
 /** A round trip older than this is measured anew when somebody asks for it. */
 const staleRttMillis = 1000;
 
@@ -85,30 +88,28 @@ export class Viewer {
   readonly #options: ViewerOptions;
   readonly #session: Session;
   readonly #origin: URL;
-  readonly #stage: HTMLElement;
+  readonly #stage: Stage;
   readonly #field: HTMLTextAreaElement;
   readonly #abort = new AbortController();
   readonly #listeners = new Map<keyof ViewerEvents, Set<Listener<never>>>();
-  #canvas: HTMLCanvasElement | undefined;
-  #picture: { width: number; height: number } | undefined;
-  #placement: Placement = { left: 0, top: 0, width: 0, height: 0 };
-  #cursor: Cursor | undefined;
+  #limited: Size | undefined;
   #alternatives: readonly string[] = [];
   #pingedAt = Number.NEGATIVE_INFINITY;
   #display: DisplayStats = emptyStats();
 
   constructor(options: ViewerOptions) {
     this.#options = options;
-    const stage = document.createElement("div");
-    stage.className = "penstock-stage";
+    const stage = new Stage(options.container, {
+      settled: () => this.#resize(),
+      zoomed: () => this.#emit("zoom", undefined),
+    });
     const field = document.createElement("textarea");
     field.className = "penstock-keys";
     field.setAttribute("aria-label", texts.keyboardLabel);
     field.autocapitalize = "off";
     field.autocomplete = "off";
     field.spellcheck = false;
-    stage.append(field);
-    options.container.append(stage);
+    stage.element.append(field);
     this.#stage = stage;
     this.#field = field;
 
@@ -143,30 +144,26 @@ export class Viewer {
       fixedSize: options.fixedSize !== undefined,
       events: {
         state: (state) => {
-          stage.dataset["state"] = state;
+          stage.element.dataset["state"] = state;
           this.#emit("state", state);
         },
         ended: (reason) => {
           this.#abort.abort();
           this.#emit("ended", reason);
         },
-        welcome: ({ sessionId, application, displayPort }) =>
-          this.#emit("welcome", { sessionId, application, displayPort }),
-        drawn: (width, height) => {
-          this.#picture = { width, height };
-          this.#layout();
+        welcome: ({ sessionId, application, displayPort }) => {
+          this.#tellLimit();
+          this.#emit("welcome", { sessionId, application, displayPort });
         },
-        cursor: (cursor) => {
-          this.#cursor = { ...cursor, rgba: cursor.rgba.slice() };
-          this.#drawCursor();
-        },
+        drawn: (width, height) => stage.setPicture({ width, height }),
+        cursor: (cursor) => stage.setCursor({ ...cursor, rgba: cursor.rgba.slice() }),
         notice: (notice) => this.#emit("notice", notice),
         portBlocked: (blocked) => this.#emit("portBlocked", blocked),
       },
       now: () => performance.now(),
       random: Math.random,
     });
-    stage.dataset["state"] = this.#session.state;
+    stage.element.dataset["state"] = this.#session.state;
   }
 
   get state(): SessionState {
@@ -177,15 +174,15 @@ export class Viewer {
   start(): void {
     const { signal } = this.#abort;
     captureInput({
-      stage: this.#stage,
+      stage: this.#stage.element,
       field: this.#field,
       send: (input) => this.#session.input(input),
       live: () => this.#session.state === "streaming",
-      toRemote: (clientX, clientY) => this.#toRemote(clientX, clientY),
+      toRemote: (clientX, clientY) => this.#stage.toRemote(clientX, clientY),
       leave: () => this.#emit("leaveKeyboard", undefined),
       signal,
     });
-    this.#followWindow(signal);
+    this.#stage.follow(signal);
     document.addEventListener(
       "visibilitychange",
       () => this.#session.setHidden(document.visibilityState === "hidden"),
@@ -251,6 +248,34 @@ export class Viewer {
     this.#session.refresh();
   }
 
+  /** "fit", or percent, where 100 draws the picture pixel for pixel. */
+  get zoom(): Zoom {
+    return this.#stage.zoom;
+  }
+
+  set zoom(zoom: Zoom) {
+    this.#stage.setZoom(zoom);
+  }
+
+  /** What the zoom comes to now, in percent. */
+  get zoomPercent(): number {
+    return this.#stage.percent;
+  }
+
+  zoomStep(direction: 1 | -1): void {
+    this.#stage.step(direction);
+  }
+
+  /** Zooms by a factor around a point of the window, as two fingers do. */
+  zoomAt(factor: number, clientX: number, clientY: number): void {
+    this.#stage.zoomAt(factor, clientX, clientY);
+  }
+
+  /** Moves a picture that is larger than the window, in CSS pixels. */
+  panBy(dx: number, dy: number): void {
+    this.#stage.panBy(dx, dy);
+  }
+
   /** Ends the session for good. */
   endSession(): void {
     this.#session.endSession();
@@ -272,84 +297,36 @@ export class Viewer {
     canvas.id = "screen";
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", texts.sessionLabel);
-    if (this.#canvas === undefined) {
-      this.#stage.prepend(canvas);
-    } else {
-      this.#canvas.replaceWith(canvas);
-    }
-    this.#canvas = canvas;
+    this.#stage.setCanvas(canvas);
     return canvas;
   }
 
+  /** The screen that the session is asked for: the stage's, in device pixels, or the fixed one. */
   #wish() {
-    const scale = Math.round(devicePixelRatio * 100);
     const fixed = this.#options.fixedSize;
     if (fixed !== undefined) {
       return { ...fixed, scale: 100 };
     }
-    const { width, height } = this.#stage.getBoundingClientRect();
-    return {
-      width: Math.floor(width * devicePixelRatio),
-      height: Math.floor(height * devicePixelRatio),
-      scale,
-    };
+    return { ...this.#stage.box, scale: Math.round(this.#stage.pixelRatio * 100) };
   }
 
-  #followWindow(signal: AbortSignal): void {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let wished = JSON.stringify(this.#wish());
-    const changed = () => {
-      this.#layout();
-      clearTimeout(timer);
-      timer = setTimeout(() => {
-        const wish = this.#wish();
-        const json = JSON.stringify(wish);
-        if (json !== wished && wish.width > 0 && wish.height > 0) {
-          wished = json;
-          this.#session.resize(wish);
-        }
-      }, resizeMillis);
-    };
-    const observer = new ResizeObserver(changed);
-    observer.observe(this.#stage);
-    window.addEventListener("resize", changed, { signal }); // a change of devicePixelRatio alone
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      observer.disconnect();
-    });
-  }
-
-  #layout(): void {
-    const canvas = this.#canvas;
-    const picture = this.#picture;
-    if (canvas === undefined || picture === undefined) {
+  #resize(): void {
+    const wish = this.#wish();
+    if (this.#options.fixedSize !== undefined || wish.width === 0 || wish.height === 0) {
       return;
     }
-    const container = this.#stage.getBoundingClientRect();
-    const fixed = this.#options.fixedSize !== undefined;
-    this.#placement = place(picture, container, devicePixelRatio, fixed);
-    const { left, top, width, height } = this.#placement;
-    canvas.style.left = `${left}px`;
-    canvas.style.top = `${top}px`;
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-    this.#drawCursor();
+    this.#stage.await(this.#session.resize(wish));
+    this.#tellLimit();
   }
 
-  #toRemote(clientX: number, clientY: number): { x: number; y: number } | undefined {
-    const picture = this.#picture;
-    if (picture === undefined) {
-      return undefined;
-    }
-    const box = this.#stage.getBoundingClientRect();
-    return toRemote(clientX - box.left, clientY - box.top, this.#placement, picture);
-  }
-
-  #drawCursor(): void {
-    if (this.#cursor !== undefined && this.#picture !== undefined) {
-      const pixelRatio =
-        this.#placement.width === 0 ? 1 : this.#picture.width / this.#placement.width;
-      this.#stage.style.cursor = cssCursor(this.#cursor, pixelRatio);
+  /** Tells once that the window is larger than the session's screen can be, and once that it no longer is. */
+  #tellLimit(): void {
+    const wish = this.#wish();
+    const max = this.#session.maxSize;
+    const over = max !== undefined && (wish.width > max.width || wish.height > max.height);
+    if (over !== (this.#limited !== undefined)) {
+      this.#limited = over ? max : undefined;
+      this.#emit("limited", this.#limited);
     }
   }
 }

@@ -146,13 +146,13 @@ describe("alternatives", () => {
 });
 
 describe("connecting", () => {
-  it("says hello with an even size, opens display with its ticket, streams when drawn", () => {
+  it("says hello with the window's size, opens display with its ticket, streams when drawn", () => {
     begin();
     expect(last()).toMatchObject({ url: "wss://e/v1/channel/control", ticket: "first.sig" });
     expect(session.state).toBe("connecting");
     last().open();
     expect(heard()).toEqual([
-      { kind: "hello", version: 1, capabilities: 0, width: 800, height: 600, scale: 100, flags: 0 },
+      { kind: "hello", version: 1, capabilities: 0, width: 801, height: 601, scale: 100, flags: 0 },
     ]);
     welcome();
     expect(display.opens).toEqual([
@@ -178,7 +178,14 @@ describe("connecting", () => {
     welcome(1, { maxWidth: 5120 });
     expect(heard()).toContainEqual({ kind: "resize", width: 5120, height: 1000, scale: 200 });
     session.resize({ width: 30, height: 99, scale: 100 });
-    expect(heard()).toEqual([{ kind: "resize", width: 64, height: 98, scale: 100 }]);
+    expect(heard()).toEqual([{ kind: "resize", width: 64, height: 99, scale: 100 }]);
+    expect(session.maxSize).toMatchObject({ width: 5120 });
+    // The same screen is not asked for again, but another scale is.
+    expect(session.resize({ width: 20, height: 99, scale: 100 })).toBeUndefined();
+    expect(heard()).toEqual([]);
+    const scaled = { width: 64, height: 99, scale: 150 };
+    expect(session.resize({ ...scaled, width: 20 })).toEqual(scaled);
+    expect(heard()).toEqual([{ kind: "resize", ...scaled }]);
   });
 
   it("uses the stored ticket without one of its own, and ends without any", () => {

@@ -100,6 +100,8 @@ export class Session {
   #ticket: string | undefined;
   #displayTicket = "";
   #screen: ScreenWish;
+  /** The screen that hello asked for. */
+  #greeted: ScreenWish | undefined;
   #hidden = false;
   #triedSince: number;
   #retryTimer: ReturnType<typeof setTimeout> | undefined;
@@ -179,11 +181,26 @@ export class Session {
     }
   }
 
-  resize(screen: ScreenWish): void {
+  /** The greatest screen that the session can have, once it is known. */
+  get maxSize(): { width: number; height: number } | undefined {
+    const welcome = this.#welcome;
+    return welcome && { width: welcome.maxWidth, height: welcome.maxHeight };
+  }
+
+  /** Asks for another screen, unless it has a fixed size; returns what was asked for, undefined for nothing. */
+  resize(screen: ScreenWish): ScreenWish | undefined {
+    const before = this.#fit(this.#screen);
     this.#screen = screen;
-    if (this.#welcome !== undefined && !this.#options.fixedSize) {
-      this.#send({ kind: "resize", ...this.#fit(screen) });
+    const wish = this.#fit(screen);
+    if (
+      this.#welcome === undefined ||
+      this.#options.fixedSize ||
+      (["width", "height", "scale"] as const).every((name) => before[name] === wish[name])
+    ) {
+      return undefined;
     }
+    this.#send({ kind: "resize", ...wish });
+    return wish;
   }
 
   setHidden(hidden: boolean): void {
@@ -270,8 +287,8 @@ export class Session {
     }
     const maxWidth = this.#welcome?.maxWidth ?? 16384;
     const maxHeight = this.#welcome?.maxHeight ?? 16384;
-    const even = (value: number, max: number) => Math.max(64, Math.min(value, max)) & ~1;
-    return { width: even(width, maxWidth), height: even(height, maxHeight), scale };
+    const bound = (value: number, max: number) => Math.max(64, Math.min(value, max));
+    return { width: bound(width, maxWidth), height: bound(height, maxHeight), scale };
   }
 
   // Control connection.
@@ -287,11 +304,12 @@ export class Session {
           return;
         }
         this.#controlOpened = true;
+        this.#greeted = this.#fit(this.#screen);
         this.#send({
           kind: "hello",
           version,
           capabilities: 0,
-          ...this.#fit(this.#screen),
+          ...this.#greeted,
           flags: this.#options.fixedSize ? helloFixedSize : 0,
         });
         this.#heard();
@@ -380,11 +398,9 @@ export class Session {
     this.#displayTry = { failures: 0, since: this.#options.now() };
     this.#openDisplay();
     const wish = this.#fit(this.#screen);
-    if (
-      !this.#options.fixedSize &&
-      (wish.width < this.#screen.width - 1 || wish.height < this.#screen.height - 1)
-    ) {
-      this.#send({ kind: "resize", ...wish }); // hello went out before the greatest size was known
+    if (!this.#options.fixedSize && JSON.stringify(wish) !== JSON.stringify(this.#greeted)) {
+      // hello went out before the greatest size was known, or the window changed meanwhile
+      this.#send({ kind: "resize", ...wish });
     }
     if (this.#hidden) {
       this.#send({ kind: "visibility", hidden: true });

@@ -68,7 +68,11 @@ viewer.on("state", (state) => {
   status.textContent =
     state === "reconnecting" ? texts.reconnecting : state === "streaming" ? texts.connected : "";
 });
-viewer.on("notice", ({ text }) => {
+viewer.on("notice", ({ text }) => tell(text));
+viewer.on("limited", (size) => size && tell(texts.limited(size.width, size.height)));
+
+/** Shows something to read until it is dismissed; the newest five stay. */
+function tell(text: string): void {
   const close = element("button", { type: "button", "aria-label": texts.dismiss }, "×");
   const notice = element("p", {}, text, close);
   close.addEventListener("click", () => {
@@ -79,7 +83,7 @@ viewer.on("notice", ({ text }) => {
   while (notices.childElementCount > 5) {
     notices.firstElementChild?.remove();
   }
-});
+}
 viewer.on("portBlocked", (blocked) => void showBlocked(blocked));
 viewer.on("ended", (reason) => void showEnd(reason));
 // A new link opened in this very tab changes the fragment alone.
