@@ -38,7 +38,9 @@ type turboJPEG struct {
 const maxIdle = 4
 
 type tjHandle struct {
+	caller
 	handle uintptr
+	source []byte  // the pixels of the present call: there they are on the heap and alive
 	buffer []byte  // of the library's output
 	target uintptr // &buffer[0], as the library takes it
 	size   uint64  // of the output
@@ -120,25 +122,25 @@ func (t *turboJPEG) append(dst []byte, img Image, quality int, subsample bool) (
 	if quality <= tjFastLimit {
 		flags |= tjFastDCT
 	}
-	most, _, _ := purego.SyscallN(uintptr(t.bufferSize), uintptr(img.Width), uintptr(img.Height), uintptr(sampling))
-	if int64(most) < 1 || most > maxJPEG {
-		return dst, fmt.Errorf("libturbojpeg: no bound for the size of %dx%d", img.Width, img.Height)
-	}
 	h, err := t.take()
 	if err != nil {
 		return dst, err
 	}
 	defer t.put(h)
+	most := h.call(t.bufferSize, uintptr(img.Width), uintptr(img.Height), uintptr(sampling))
+	if int64(most) < 1 || most > maxJPEG {
+		return dst, fmt.Errorf("libturbojpeg: no bound for the size of %dx%d", img.Width, img.Height)
+	}
 	if uintptr(len(h.buffer)) < most {
 		h.buffer = make([]byte, most)
 	}
-	h.target, h.size = uintptr(unsafe.Pointer(unsafe.SliceData(h.buffer))), uint64(len(h.buffer))
-	r, _, _ := purego.SyscallN(uintptr(t.compress), h.handle,
-		uintptr(unsafe.Pointer(unsafe.SliceData(img.Pix))), uintptr(img.Width), uintptr(img.Stride), uintptr(img.Height), tjBGRX,
-		uintptr(unsafe.Pointer(&h.target)), uintptr(unsafe.Pointer(&h.size)), uintptr(sampling), uintptr(quality), uintptr(flags))
-	if int32(r) != 0 || h.size > uint64(len(h.buffer)) {
-		text, _, _ := purego.SyscallN(uintptr(t.lastError), h.handle)
-		return dst, fmt.Errorf("libturbojpeg: %dx%d: %s", img.Width, img.Height, stringAt(text))
+	h.source, h.target, h.size = img.Pix, uintptr(unsafe.Pointer(unsafe.SliceData(h.buffer))), uint64(len(h.buffer))
+	r := int32(h.call(t.compress, h.handle,
+		uintptr(unsafe.Pointer(unsafe.SliceData(h.source))), uintptr(img.Width), uintptr(img.Stride), uintptr(img.Height), tjBGRX,
+		uintptr(unsafe.Pointer(&h.target)), uintptr(unsafe.Pointer(&h.size)), uintptr(sampling), uintptr(quality), uintptr(flags)))
+	h.source = nil
+	if r != 0 || h.size > uint64(len(h.buffer)) {
+		return dst, fmt.Errorf("libturbojpeg: %dx%d: %s", img.Width, img.Height, stringAt(h.call(t.lastError, h.handle)))
 	}
 	return append(dst, h.buffer[:h.size]...), nil
 }

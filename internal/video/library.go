@@ -39,6 +39,22 @@ func open(soname string) (*library, error) {
 	return &library{name: soname, handle: handle}, nil
 }
 
+// tuneMalloc makes the C library give an encoder's pictures back to the system when it is closed, instead of keeping them
+// in one of many arenas: regions of video come and go. It is a wish, without which all works.
+func tuneMalloc() {
+	const (
+		mmapThreshold = -3 // M_MMAP_THRESHOLD
+		arenaMax      = -8 // M_ARENA_MAX
+	)
+	mallopt, err := purego.Dlsym(purego.RTLD_DEFAULT, "mallopt")
+	if err != nil {
+		return
+	}
+	for _, option := range [][2]int32{{mmapThreshold, 256 << 10}, {arenaMax, 2}} {
+		purego.SyscallN(mallopt, uintptr(option[0]), uintptr(option[1]))
+	}
+}
+
 // function is a C function, or 0. It is called by call, with integers and pointers alone.
 type function uintptr
 
@@ -54,12 +70,26 @@ func (l *library) functions(wanted map[string]*function) error {
 	return nil
 }
 
+// caller calls C functions without allocating: the arguments of purego.SyscallN would be made on the heap each time. One
+// goroutine at a time may use it. What arguments point to must be on the heap, where nothing moves, and be kept alive by
+// the caller; a caller that is a part of the pointed-to object does that by itself.
+type caller struct{ args [12]uintptr }
+
+func (c *caller) call(f function, args ...uintptr) uintptr {
+	n := copy(c.args[:], args)
+	r, _, _ := purego.SyscallN(uintptr(f), c.args[:n]...)
+	runtime.KeepAlive(c)
+	return r
+}
+
 // word is the first machine word of the C object at address: its pointer to virtual functions, say. Addresses that C
 // returned stay uintptr in Go's memory, so that the collector never looks at them.
 func word(address uintptr) uintptr { return *(*uintptr)(pointer(address)) }
 
-// at is the word with an index in a C table of words.
-func at(table uintptr, index int) uintptr { return word(table + uintptr(index)*unsafe.Sizeof(table)) }
+// at is the function with an index in a C table.
+func at(table uintptr, index int) function {
+	return function(word(table + uintptr(index)*unsafe.Sizeof(table)))
+}
 
 // pointer is an address of C memory as a pointer, to be used at once.
 func pointer(address uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&address)) }
@@ -109,9 +139,4 @@ func guard(what string, err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("%s: %v", what, r)
 	}
-}
-
-// address is where a plane's memory begins: 0 is luma. The user keeps p, which is on the heap, alive.
-func (p *planes) address(plane int) uintptr {
-	return uintptr(unsafe.Pointer(unsafe.SliceData([...][]byte{p.y, p.u, p.v}[plane])))
 }

@@ -3,7 +3,6 @@ package video
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"unsafe"
 
@@ -198,9 +197,10 @@ type h264Encoder struct {
 	yuv *yuv
 	cfg Config
 
-	mu      sync.Mutex // guards all below
-	encoder uintptr    // ISVCEncoder*; 0 when closed
-	methods uintptr    // its table of functions
+	mu sync.Mutex // guards all below
+	caller
+	encoder uintptr // ISVCEncoder*; 0 when closed
+	methods uintptr // its table of functions
 	// traceLevel is 0, quiet: the library would write to standard error.
 	traceLevel int32
 	params     h264Params
@@ -217,12 +217,12 @@ func (o *openH264) newEncoder(cfg Config, converter *yuv) (enc Encoder, err erro
 	e := &h264Encoder{lib: o, yuv: converter, cfg: cfg}
 	width, height := CodedSize(cfg.Width, cfg.Height)
 	e.planes = newPlanes(width, height)
-	if r, _, _ := purego.SyscallN(uintptr(o.create), uintptr(unsafe.Pointer(&e.encoder))); int32(r) != 0 || e.encoder == 0 {
-		return nil, fmt.Errorf("OpenH264: create encoder: %d", int32(r))
+	if r := int32(e.call(o.create, uintptr(unsafe.Pointer(&e.encoder)))); r != 0 || e.encoder == 0 {
+		return nil, fmt.Errorf("OpenH264: create encoder: %d", r)
 	}
 	e.methods = word(e.encoder)
-	e.call(vtSetOption, optionTraceLevel, uintptr(unsafe.Pointer(&e.traceLevel)))
-	if r := e.call(vtGetDefaultParams, uintptr(unsafe.Pointer(&e.params))); r != 0 {
+	e.method(vtSetOption, optionTraceLevel, uintptr(unsafe.Pointer(&e.traceLevel)))
+	if r := e.method(vtGetDefaultParams, uintptr(unsafe.Pointer(&e.params)), 0); r != 0 {
 		e.destroy(false)
 		return nil, fmt.Errorf("OpenH264: default parameters: %d", r)
 	}
@@ -232,7 +232,7 @@ func (o *openH264) newEncoder(cfg Config, converter *yuv) (enc Encoder, err erro
 	}
 	e.params.set(cfg, width, height)
 	var r int32
-	withSignalsBlocked(func() { r = e.call(vtInitializeExt, uintptr(unsafe.Pointer(&e.params))) })
+	withSignalsBlocked(func() { r = e.method(vtInitializeExt, uintptr(unsafe.Pointer(&e.params)), 0) })
 	if r != 0 {
 		e.destroy(false)
 		return nil, fmt.Errorf("OpenH264: start encoder for %dx%d: %d", width, height, r)
@@ -301,20 +301,9 @@ func (p *h264Params) set(cfg Config, width, height int) {
 	l.primaries, l.transfer, l.matrix = primariesBT709, transferSRGB, matrixBT601
 }
 
-// call calls a method. Pointers in args are to memory of e, which is on the heap.
-func (e *h264Encoder) call(method int, args ...uintptr) int32 {
-	var r uintptr
-	f := at(e.methods, method)
-	switch len(args) {
-	case 1:
-		r, _, _ = purego.SyscallN(f, e.encoder, args[0])
-	case 2:
-		r, _, _ = purego.SyscallN(f, e.encoder, args[0], args[1])
-	default:
-		r, _, _ = purego.SyscallN(f, e.encoder)
-	}
-	runtime.KeepAlive(e)
-	return int32(r)
+// method calls a method. Pointers in the arguments are to memory of e, which is on the heap.
+func (e *h264Encoder) method(index int, a, b uintptr) int32 {
+	return int32(e.call(at(e.methods, index), e.encoder, a, b))
 }
 
 func (e *h264Encoder) Encode(dst []byte, img Image, qp int, key bool) (out []byte, isKey bool, err error) {
@@ -333,14 +322,14 @@ func (e *h264Encoder) Encode(dst []byte, img Image, qp int, key bool) (out []byt
 	}
 	if layer := &e.params.layers[0]; layer.qp != int32(qp) {
 		layer.qp = int32(qp)
-		if r := e.call(vtSetOption, optionParamExt, uintptr(unsafe.Pointer(&e.params))); r != 0 {
+		if r := e.method(vtSetOption, optionParamExt, uintptr(unsafe.Pointer(&e.params))); r != 0 {
 			layer.qp = -1 // whatever holds now
 			return dst, false, fmt.Errorf("OpenH264: set QP %d: %d", qp, r)
 		}
 	}
 	if key || e.renew {
 		every := int32(allLayers)
-		if r := e.call(vtForceIntraFrame, 1, uintptr(every)); r != 0 {
+		if r := e.method(vtForceIntraFrame, 1, uintptr(every)); r != 0 {
 			return dst, false, fmt.Errorf("OpenH264: ask for a key frame: %d", r)
 		}
 	}
@@ -348,7 +337,7 @@ func (e *h264Encoder) Encode(dst []byte, img Image, qp int, key bool) (out []byt
 	e.frames++
 	e.bits.layerCount, e.bits.frameType = 0, 0
 	e.renew = true
-	r := e.call(vtEncodeFrame, uintptr(unsafe.Pointer(&e.source)), uintptr(unsafe.Pointer(&e.bits)))
+	r := e.method(vtEncodeFrame, uintptr(unsafe.Pointer(&e.source)), uintptr(unsafe.Pointer(&e.bits)))
 	if r != 0 {
 		return dst, false, fmt.Errorf("OpenH264: encode frame %d: %d", e.frames, r)
 	}
@@ -400,9 +389,9 @@ func (e *h264Encoder) Close() error {
 
 func (e *h264Encoder) destroy(initialized bool) {
 	if initialized {
-		e.call(vtUninitialize)
+		e.method(vtUninitialize, 0, 0)
 	}
-	purego.SyscallN(uintptr(e.lib.destroy), e.encoder)
+	e.call(e.lib.destroy, e.encoder)
 	e.encoder, e.methods = 0, 0
 	e.bits = h264Bits{}
 	e.planes = nil

@@ -151,6 +151,7 @@ func sonames() names {
 }
 
 func load(log *slog.Logger, n names) *Libraries {
+	tuneMalloc()
 	l := &Libraries{}
 	var have []string
 	// note keeps the result of one library for the log.

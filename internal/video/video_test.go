@@ -9,6 +9,7 @@ import (
 	"image/jpeg"
 	"log/slog"
 	"math"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -29,23 +30,46 @@ func libraries(t testing.TB, codecs ...Codec) *Libraries {
 	return l
 }
 
+// whole says that the slow tests run too.
+func whole() bool { return os.Getenv("PENSTOCK_E2E") == "1" }
+
+// wave is 100 times a sine, over 256 steps.
+var wave = func() (w [256]int32) {
+	for i := range w {
+		w[i] = int32(math.Round(100 * math.Sin(2*math.Pi*float64(i)/256)))
+	}
+	return w
+}()
+
 // picture is what a camera might see at a time: large soft shapes that move, in all colours, with some grain.
 func picture(width, height, frame int) Image {
-	img := Image{Pix: make([]byte, 4*width*height+12), Stride: 4*width + 12, Width: width, Height: height}
-	img.Pix = append(img.Pix, make([]byte, 4*height*3)...)
+	img := Image{Pix: make([]byte, (4*width+12)*height), Stride: 4*width + 12, Width: width, Height: height}
+	draw(img, frame)
+	return img
+}
+
+func draw(img Image, frame int) {
 	grain := uint32(frame)*2654435761 + 1
-	for y := range height {
-		for x := range width {
-			fx, fy := float64(x+3*frame)/40, float64(y)/28
-			r := 128 + 100*math.Sin(fx+fy)
-			g := 128 + 100*math.Sin(fx*0.7-fy*1.3+2)
-			b := 128 + 100*math.Sin(fx*0.3+fy*0.9+4)
+	// Phases are in 1/2^24 of a step of the wave, so that the highest byte is the step.
+	step := func(pixels float64) uint32 { return uint32(math.MaxUint32 / pixels) }
+	dx := [3]uint32{step(251), step(359), step(837)}
+	dy := [3]uint32{step(176), -step(135), step(195)}
+	for y := range img.Height {
+		row := img.Pix[y*img.Stride:][:4*img.Width]
+		var phase [3]uint32
+		for c := range phase {
+			phase[c] = dy[c]*uint32(y) + dx[c]*uint32(3*frame) + uint32(c)<<30
+		}
+		for i := 0; i < len(row); i += 4 {
 			grain = grain*1664525 + 1013904223
-			n := float64(grain>>28) - 8
-			copy(img.Pix[y*img.Stride+4*x:], []byte{byte(b + n/2), byte(g + n/2), byte(r + n/2), byte(grain >> 20)})
+			n := int32(grain>>29) - 4
+			for c := range phase {
+				row[i+2-c] = byte(128 + wave[phase[c]>>24] + n)
+				phase[c] += dx[c]
+			}
+			row[i+3] = byte(grain >> 20) // means nothing
 		}
 	}
-	return img
 }
 
 // decodeH264 and decodeVP8 ask ffmpeg for the I420 frames of a stream; ffmpeg's decoders are its own.
@@ -102,17 +126,18 @@ func decode(t *testing.T, format string, stream []byte, width, height int) []*pl
 // psnr compares luma and chroma, in dB.
 func psnr(a, b *planes) (y, u, v float64) {
 	plane := func(a, b []byte, aStride, bStride, width, height int) float64 {
-		sum := 0.0
-		for row := range height {
-			for x := range width {
-				d := float64(a[row*aStride+x]) - float64(b[row*bStride+x])
+		sum := 0
+		for y := range height {
+			row, other := a[y*aStride:][:width], b[y*bStride:][:width]
+			for x := range row {
+				d := int(row[x]) - int(other[x])
 				sum += d * d
 			}
 		}
 		if sum == 0 {
 			return 99
 		}
-		return 10 * math.Log10(255*255*float64(width*height)/sum)
+		return 10 * math.Log10(255*255*float64(width*height)/float64(sum))
 	}
 	return plane(a.y, b.y, a.yStride, b.yStride, a.width, a.height),
 		plane(a.u, b.u, a.cStride, b.cStride, a.width/2, a.height/2),
@@ -129,8 +154,8 @@ func planesOf(img Image) *planes {
 func TestRoundTrip(t *testing.T) {
 	l := libraries(t, H264, VP8)
 	sizes := [][2]int{{16, 16}, {17, 31}, {64, 64}, {333, 217}, {854, 480}, {1280, 720}}
-	if !testing.Short() {
-		sizes = append(sizes, [2]int{4096, 2304})
+	if whole() {
+		sizes = append(sizes, [2]int{1920, 1080}, [2]int{3840, 2160}, [2]int{4096, 2304})
 	}
 	for _, codec := range []Codec{H264, VP8} {
 		for _, size := range sizes {

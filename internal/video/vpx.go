@@ -3,7 +3,6 @@ package video
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"unsafe"
 
@@ -150,7 +149,8 @@ type vpxEncoder struct {
 	yuv *yuv
 	cfg Config
 
-	mu      sync.Mutex // guards all below
+	mu sync.Mutex // guards all below
+	caller
 	open    bool
 	context [7]uintptr // vpx_codec_ctx_t
 	config  vpxConfig
@@ -166,8 +166,8 @@ func (v *vpx) newEncoder(cfg Config, converter *yuv) (enc Encoder, err error) {
 	e := &vpxEncoder{lib: v, yuv: converter, cfg: cfg}
 	width, height := CodedSize(cfg.Width, cfg.Height)
 	e.planes = newPlanes(width, height)
-	iface, _, _ := purego.SyscallN(uintptr(v.iface))
-	if r := e.call(v.configDefault, iface, uintptr(unsafe.Pointer(&e.config)), 0); r != 0 {
+	iface := e.call(v.iface)
+	if r := int32(e.call(v.configDefault, iface, uintptr(unsafe.Pointer(&e.config)), 0)); r != 0 {
 		return nil, fmt.Errorf("libvpx: default parameters: %d", r)
 	}
 	c := &e.config
@@ -184,14 +184,14 @@ func (v *vpx) newEncoder(cfg Config, converter *yuv) (enc Encoder, err error) {
 	c.minQ, c.maxQ = uint32(vp8Quantizer(26)), uint32(vp8Quantizer(26))
 	r := int32(0)
 	withSignalsBlocked(func() {
-		r = e.call(v.initVer, uintptr(unsafe.Pointer(&e.context)), iface, uintptr(unsafe.Pointer(c)), 0, vpxABI)
+		r = int32(e.call(v.initVer, uintptr(unsafe.Pointer(&e.context)), iface, uintptr(unsafe.Pointer(c)), 0, vpxABI))
 	})
 	if r != 0 {
 		return nil, fmt.Errorf("libvpx: start encoder for %dx%d: %d", width, height, r)
 	}
 	e.open = true
 	for _, control := range [][2]int{{vp8SetCPUUsed, vp8CPUUsed}, {vp8SetNoise, 0}, {vp8SetStatic, 1}, {vp8SetPartitions, 0}} {
-		if r := e.call(v.control, uintptr(unsafe.Pointer(&e.context)), uintptr(control[0]), uintptr(control[1])); r != 0 {
+		if r := int32(e.call(v.control, uintptr(unsafe.Pointer(&e.context)), uintptr(control[0]), uintptr(control[1]))); r != 0 {
 			e.close()
 			return nil, fmt.Errorf("libvpx: set parameter %d: %d", control[0], r)
 		}
@@ -204,13 +204,6 @@ func (v *vpx) newEncoder(cfg Config, converter *yuv) (enc Encoder, err error) {
 	e.image.planes = [4]uintptr{e.planes.address(0), e.planes.address(1), e.planes.address(2)}
 	e.image.stride = [4]int32{int32(e.planes.yStride), int32(e.planes.cStride), int32(e.planes.cStride)}
 	return e, nil
-}
-
-// call calls a function. Pointers in args are to memory of e, which is on the heap.
-func (e *vpxEncoder) call(f function, args ...uintptr) int32 {
-	r, _, _ := purego.SyscallN(uintptr(f), args...)
-	runtime.KeepAlive(e)
-	return int32(r)
 }
 
 func (e *vpxEncoder) Encode(dst []byte, img Image, qp int, key bool) (out []byte, isKey bool, err error) {
@@ -230,7 +223,7 @@ func (e *vpxEncoder) Encode(dst []byte, img Image, qp int, key bool) (out []byte
 	context := uintptr(unsafe.Pointer(&e.context))
 	if q := uint32(vp8Quantizer(qp)); e.config.maxQ != q {
 		e.config.minQ, e.config.maxQ = q, q
-		if r := e.call(e.lib.configSet, context, uintptr(unsafe.Pointer(&e.config))); r != 0 {
+		if r := int32(e.call(e.lib.configSet, context, uintptr(unsafe.Pointer(&e.config)))); r != 0 {
 			e.config.maxQ = 64 // whatever holds now
 			return dst, false, fmt.Errorf("libvpx: set quantizer %d: %d", q, r)
 		}
@@ -241,7 +234,7 @@ func (e *vpxEncoder) Encode(dst []byte, img Image, qp int, key bool) (out []byte
 	}
 	e.renew = true
 	e.frames++
-	r := e.call(e.lib.encode, context, uintptr(unsafe.Pointer(&e.image)), uintptr(e.frames), 1, flags, vpxRealtime)
+	r := int32(e.call(e.lib.encode, context, uintptr(unsafe.Pointer(&e.image)), uintptr(e.frames), 1, flags, vpxRealtime))
 	if r != 0 {
 		return dst, false, fmt.Errorf("libvpx: encode frame %d: %d", e.frames, r)
 	}
@@ -257,7 +250,7 @@ func (e *vpxEncoder) take(dst []byte, context uintptr) (out []byte, isKey bool, 
 	out = dst
 	e.iter = 0
 	for range 8 {
-		address, _, _ := purego.SyscallN(uintptr(e.lib.packet), context, uintptr(unsafe.Pointer(&e.iter)))
+		address := e.call(e.lib.packet, context, uintptr(unsafe.Pointer(&e.iter)))
 		if address == 0 {
 			break
 		}

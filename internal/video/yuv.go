@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"unsafe"
-
-	"github.com/ebitengine/purego"
 )
 
 // planes is a picture in 4:2:0: a byte of luma a pixel, and a byte of each chroma a square of four. BT.601, limited
@@ -16,11 +14,17 @@ type planes struct {
 	width, height int
 	yStride       int // bytes
 	cStride       int
+
+	caller
+	source []byte // the pixels of the present call: there they are on the heap and alive
 }
 
 // planeAlign keeps rows on the boundaries of vector instructions.
 const planeAlign = 64
 
+// newPlanes makes planes on the heap, whose memory never moves.
+//
+//go:noinline
 func newPlanes(width, height int) *planes {
 	p := &planes{width: width, height: height}
 	p.yStride = (width + planeAlign - 1) &^ (planeAlign - 1)
@@ -29,6 +33,11 @@ func newPlanes(width, height int) *planes {
 	p.y, memory = memory[:p.yStride*height:p.yStride*height], memory[p.yStride*height:]
 	p.u, p.v = memory[:p.cStride*height/2:p.cStride*height/2], memory[p.cStride*height/2:]
 	return p
+}
+
+// address is where a plane's memory begins: 0 is luma. The user keeps p alive.
+func (p *planes) address(plane int) uintptr {
+	return uintptr(unsafe.Pointer(unsafe.SliceData([...][]byte{p.y, p.u, p.v}[plane])))
 }
 
 // yuv is libyuv. It has no function that tells its version; a trial does instead. A nil *yuv stands for Go's own code.
@@ -81,13 +90,12 @@ func (c *yuv) convert(p *planes, img Image) error {
 		convertGo(p, img)
 		return nil
 	}
-	// Pointers that are converted among the arguments of SyscallN are on the heap and stay alive until it returns.
-	r, _, _ := purego.SyscallN(uintptr(c.argbToI420),
-		uintptr(unsafe.Pointer(unsafe.SliceData(img.Pix))), uintptr(img.Stride),
-		uintptr(unsafe.Pointer(unsafe.SliceData(p.y))), uintptr(p.yStride),
-		uintptr(unsafe.Pointer(unsafe.SliceData(p.u))), uintptr(p.cStride),
-		uintptr(unsafe.Pointer(unsafe.SliceData(p.v))), uintptr(p.cStride),
+	p.source = img.Pix
+	r := p.call(c.argbToI420,
+		uintptr(unsafe.Pointer(unsafe.SliceData(p.source))), uintptr(img.Stride),
+		p.address(0), uintptr(p.yStride), p.address(1), uintptr(p.cStride), p.address(2), uintptr(p.cStride),
 		uintptr(img.Width), uintptr(img.Height))
+	p.source = nil
 	if int32(r) != 0 {
 		return fmt.Errorf("libyuv: conversion of %dx%d failed: %d", img.Width, img.Height, int32(r))
 	}
