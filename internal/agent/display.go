@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -62,8 +61,6 @@ type display struct {
 	timer  *time.Timer
 	// failures counts captures that failed one after the other, as one does when the size has just changed.
 	failures int
-	// wakeups counts how often the pump had to wake; tests look at it.
-	wakeups atomic.Int64
 }
 
 // close ends the connection for a reason; the first reason counts.
@@ -252,7 +249,6 @@ func (d *display) pump(ctx context.Context) error {
 		case <-d.wake:
 		case <-d.timer.C:
 		}
-		d.wakeups.Add(1)
 	}
 }
 

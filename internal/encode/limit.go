@@ -15,8 +15,8 @@ const (
 	mostPrompt = 64 << 10
 )
 
-// fillPacket packs tiles until the packet has about limit bytes as they travel: first those that prompt views have
-// changed, then the others in turn. Records are compressed as they come, because nobody knows before how small
+// fillPacket packs tiles until the packet has about limit bytes as they travel: those that prompt views have changed,
+// alone, or else all in turn. Records are compressed as they come, because nobody knows before how small
 // they get: at a fixed number of records a page of text would take a slow link ten updates instead of one.
 func (t *Tiles) fillPacket(views []media.View, limit int) error {
 	t.raw, t.written = t.raw[:0], 0
@@ -26,32 +26,52 @@ func (t *Tiles) fillPacket(views []media.View, limit int) error {
 			t.packView(&views[i], max(limit, mostPrompt))
 		}
 	}
-	budget := limit
-	if len(t.raw) > limit/2 {
-		budget = 0 // whoever waits for it waits for nothing else
+	if len(t.raw)+len(t.solid) > 0 {
+		return nil // whoever waits for it waits for nothing else
 	}
-	for t.dirtyCount > 0 && (budget > 0 || len(t.raw) == 0) {
-		from := len(t.raw) + solidRecord*len(t.solid)
-		for t.dirtyCount > 0 && len(t.raw)+solidRecord*len(t.solid)-from <= budget {
-			if i := t.next; t.dirty[i] {
-				t.setDirty(i, false)
-				t.pack(i%t.columns, i/t.columns)
-			}
-			t.next = (t.next + 1) % len(t.dirty)
-		}
-		if t.dirtyCount == 0 || len(t.raw) == 0 {
+	budget := limit
+	for t.dirtyCount > 0 {
+		t.packSome(budget)
+		if t.dirtyCount == 0 || len(t.raw) == t.written {
 			break
 		}
 		if err := t.compress(); err != nil {
 			return err
 		}
 		left := limit - t.out.Len() - solidRecord*len(t.solid)
-		budget = int(float64(left) * float64(len(t.raw)) / float64(t.out.Len()))
-		if left < int(float64(limit)*(1-fullShare)) || budget < leastChunk {
+		if left < int(float64(limit)*(1-fullShare)) {
+			break
+		}
+		// What comes may compress worse than what came.
+		budget = min(int(float64(left)*float64(len(t.raw))/float64(t.out.Len())), limit)
+		if budget < leastChunk {
 			break
 		}
 	}
 	return nil
+}
+
+// packSome packs tiles in turn, up to budget bytes of records, but at least one.
+func (t *Tiles) packSome(budget int) {
+	start, solid := len(t.raw), len(t.solid)
+	for t.dirtyCount > 0 {
+		if i := t.next; t.dirty[i] {
+			before := len(t.raw)
+			t.setDirty(i, false)
+			t.pack(i%t.columns, i/t.columns)
+			size := len(t.raw) - start + solidRecord*(len(t.solid)-solid)
+			if size > budget && before > start && len(t.raw) > before {
+				t.setDirty(i, true) // goes with the next one
+				t.raw = t.raw[:before]
+				return
+			}
+			if size > budget {
+				t.next = (t.next + 1) % len(t.dirty)
+				return
+			}
+		}
+		t.next = (t.next + 1) % len(t.dirty)
+	}
 }
 
 // packView packs the tiles that the view has changed, up to about most bytes of records. What is left waits as all
