@@ -380,10 +380,7 @@ func (d *display) settle(ctx context.Context) error {
 func (d *display) update(ctx context.Context, prompt bool) error {
 	start := d.a.now()
 	d.mu.Lock()
-	quality := media.Quality{Limit: d.flow.Limit(start), BytesPerSecond: int(d.flow.Rate())}
-	if prompt && (d.more || !d.region.Empty()) {
-		quality.Limit = d.flow.PromptLimit(start)
-	}
+	quality := d.flow.Quality(prompt, d.more || !d.region.Empty(), start)
 	if d.flow.WantsProbe(start) {
 		d.flow.Probed(start)
 		d.probe = d.a.micros()
@@ -401,7 +398,9 @@ func (d *display) update(ctx context.Context, prompt bool) error {
 	d.seq++
 	d.mu.Lock()
 	d.pacer.Started(start)
-	d.flow.Sent(d.seq, p.Bytes()+updateOverhead, prompt, d.a.now()) // before its acknowledgement can come
+	d.flow.Sent(media.SentUpdate{
+		Seq: d.seq, Bytes: p.Bytes() + updateOverhead, Prompt: prompt, Lossy: !p.Lossless,
+	}, d.a.now()) // before its acknowledgement can come
 	d.mu.Unlock()
 	bounded, cancel := sending(ctx, ackTime, updateGrace)
 	defer cancel()

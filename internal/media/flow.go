@@ -54,6 +54,7 @@ type Flow struct {
 	acked   uint32
 
 	trip  tripFilter
+	tuner tuner
 	input time.Time // when the user did something last
 	delay time.Duration
 
@@ -67,13 +68,18 @@ type Flow struct {
 	reach int
 }
 
+// SentUpdate is an update as it was sent.
+type SentUpdate struct {
+	Seq    uint32
+	Bytes  int
+	Prompt bool // it answers an input
+	Lossy  bool // some of it has losses
+}
+
 type inFlight struct {
-	seq   uint32
-	bytes int
+	SentUpdate
 	sent  time.Time
 	alone bool // nothing else was in flight
-	// prompt is an answer to an input.
-	prompt bool
 }
 
 // NewFlow makes an empty flow; wish is the greatest number of bytes in flight that the viewer wishes, 0 for
@@ -82,7 +88,9 @@ func NewFlow(wish int) Flow {
 	if wish <= 0 || wish > maxWindow {
 		wish = maxWindow
 	}
-	return Flow{wish: wish, reach: firstUpdate}
+	f := Flow{wish: wish, reach: firstUpdate}
+	f.tuner.start()
+	return f
 }
 
 // InputSeen notes a key, a button or the wheel: its answer shall not wait.
@@ -136,20 +144,31 @@ func (f *Flow) Limit(now time.Time) int {
 	return min(f.size(now), max(f.wish, leastUpdate))
 }
 
+// Quality is what the link and the viewer can take of the next update. An answer to an input takes less when other
+// things wait.
+func (f *Flow) Quality(prompt, backlog bool, now time.Time) Quality {
+	q := Quality{Limit: f.Limit(now), BytesPerSecond: int(f.Rate())}
+	if prompt && backlog {
+		q.Limit = f.PromptLimit(now)
+	}
+	f.tuner.fill(&q)
+	return q
+}
+
 // PromptLimit is how large the answer to an input may be when other things wait too, in bytes on the wire.
 func (f *Flow) PromptLimit(now time.Time) int { return min(f.Limit(now), promptRoom) }
 
 // Sent notes an update. It must have been Open, or OpenPrompt when it answers an input.
-func (f *Flow) Sent(seq uint32, bytes int, prompt bool, now time.Time) {
+func (f *Flow) Sent(u SentUpdate, now time.Time) {
 	if f.n == 0 && !f.arrived.IsZero() && now.Sub(f.arrived) > staleReach {
 		f.reach = min(f.reach, staleLimit)
 	}
-	f.pending[f.n] = inFlight{seq: seq, bytes: bytes, sent: now, alone: f.n == 0, prompt: prompt}
+	f.pending[f.n] = inFlight{SentUpdate: u, sent: now, alone: f.n == 0}
 	f.n++
-	if prompt {
+	if u.Prompt {
 		f.prompts++
 	}
-	f.bytes += bytes
+	f.bytes += u.Bytes
 }
 
 // Acknowledged notes that update seq and all before it are drawn, and that it took the viewer decode from its
@@ -159,11 +178,11 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 		return true
 	}
 	done, bytes := 0, 0
-	for done < f.n && f.pending[done].seq <= seq {
-		bytes += f.pending[done].bytes
+	for done < f.n && f.pending[done].Seq <= seq {
+		bytes += f.pending[done].Bytes
 		done++
 	}
-	if done == 0 || f.pending[done-1].seq != seq {
+	if done == 0 || f.pending[done-1].Seq != seq {
 		return false
 	}
 	first, last := f.pending[0], f.pending[done-1]
@@ -177,6 +196,9 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 
 	f.measure(&first, bytes, arrived, base, known)
 	f.delay = max(0, took-base)
+	if last.Lossy && known {
+		f.tuner.seen(f.delay, base, decode, now)
+	}
 	f.trip.seen(took, last.alone && bytes <= smallUpdate, now)
 	if rate := f.Rate(); last.alone && rate > 0 && took > 3*(base+seconds(float64(bytes)/rate))/2+doubtTime {
 		f.trip.doubt = true
@@ -186,7 +208,7 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 	}
 	f.acked = seq
 	for _, p := range f.pending[:done] {
-		if p.prompt {
+		if p.Prompt {
 			f.prompts--
 		}
 	}

@@ -2,6 +2,7 @@ package media_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -31,7 +32,7 @@ func (p *path) carry(bytes int, now time.Time) (arrived time.Time, queued time.D
 	}
 	p.free = p.free.Add(time.Duration(float64(bytes) / p.rate * float64(time.Second)))
 	// One packet in a hundred.
-	if p.lossTime > 0 && p.rng.Float64() < 1-pow(0.99, 1+bytes/1448) {
+	if p.lossTime > 0 && p.rng.Float64() < 1-math.Pow(0.99, float64(1+bytes/1448)) {
 		p.held = p.free.Add(p.trip/2 + p.lossTime)
 	}
 	arrived = p.free.Add(p.trip / 2)
@@ -39,14 +40,6 @@ func (p *path) carry(bytes int, now time.Time) (arrived time.Time, queued time.D
 		arrived = p.held
 	}
 	return arrived, queued
-}
-
-func pow(x float64, n int) float64 {
-	y := 1.0
-	for range n {
-		y *= x
-	}
-	return y
 }
 
 // stream drives a Flow over a path with a source that always has more.
@@ -57,11 +50,14 @@ type stream struct {
 	now  time.Time
 	seq  uint32
 	acks []event // in order of time
-	// frame is the size of what is sent when it cannot be cut; 0: whatever Limit allows.
-	frame int
-	every time.Duration // between two of them
-
+	// film is 60 frames a second of video, each of frame bytes at the quantizer 26, which cannot be cut.
+	film      bool
+	frame     float64
 	nextFrame time.Time
+	steps     int // changes of quality
+	quality   media.Quality
+	frames    int
+	late      []time.Duration // of frames when drawn
 	nextKey   time.Time
 	keys      bool
 	prompt    bool // the answer to a key waits
@@ -103,11 +99,11 @@ func (s *stream) send(bytes int, key time.Time) {
 		s.push(event{at: at.Add(s.path.trip / 2), sent: s.now})
 	}
 	s.seq++
-	s.flow.Sent(s.seq, bytes, !key.IsZero(), s.now)
+	s.flow.Sent(media.SentUpdate{Seq: s.seq, Bytes: bytes, Prompt: !key.IsZero(), Lossy: s.film}, s.now)
 	n, _ := s.flow.InFlight()
 	s.most = max(s.most, n)
 	at, queued := s.path.carry(bytes, s.now)
-	s.push(event{at: at.Add(s.path.decode + s.path.trip/2), seq: s.seq, decode: s.path.decode, key: key})
+	s.push(event{at: at.Add(s.path.decode + s.path.trip/2), seq: s.seq, decode: s.path.decode, key: key, sent: s.now})
 	s.queue = append(s.queue, queued)
 	s.carried += bytes
 	s.updates++
@@ -127,10 +123,16 @@ func (s *stream) run(d time.Duration) {
 			s.send(600, s.keyAt)
 		}
 		switch {
-		case s.frame > 0:
+		case s.film:
 			if !s.now.Before(s.nextFrame) && s.flow.Open(s.now) {
-				s.nextFrame = s.now.Add(s.every)
-				s.send(s.frame, time.Time{})
+				q := s.flow.Quality(false, false, s.now)
+				if q.VideoQP != s.quality.VideoQP || q.VideoFPS != s.quality.VideoFPS {
+					s.steps++
+				}
+				s.quality = q
+				s.nextFrame = s.now.Add(time.Second / time.Duration(q.VideoFPS))
+				s.frames++
+				s.send(int(s.frame*math.Exp2(float64(26-q.VideoQP)/6)*(0.9+0.2*s.path.rng.Float64())/float64(q.VideoScale*q.VideoScale)), time.Time{})
 			}
 		default:
 			for s.flow.Open(s.now) {
@@ -144,7 +146,7 @@ func (s *stream) run(d time.Duration) {
 		if s.keys && s.nextKey.After(s.now) && s.nextKey.Before(next) {
 			next = s.nextKey
 		}
-		if s.frame > 0 && s.nextFrame.After(s.now) && s.nextFrame.Before(next) {
+		if s.film && s.nextFrame.After(s.now) && s.nextFrame.Before(next) {
 			next = s.nextFrame
 		}
 		s.now = next
@@ -159,6 +161,9 @@ func (s *stream) run(d time.Duration) {
 				s.t.Fatalf("acknowledgement of %d was refused", e.seq)
 			}
 			s.rates = append(s.rates, s.flow.Rate())
+			if s.film && e.key.IsZero() {
+				s.late = append(s.late, s.now.Sub(e.sent)-s.path.trip)
+			}
 			if !e.key.IsZero() {
 				s.echo = append(s.echo, s.now.Sub(e.key)-s.path.trip)
 			}
@@ -171,6 +176,7 @@ func (s *stream) run(d time.Duration) {
 
 func (s *stream) forget() {
 	s.carried, s.queue, s.echo, s.rates, s.updates = 0, nil, nil, nil, 0
+	s.steps, s.frames, s.late = 0, 0, nil
 }
 
 func quantile[T int | time.Duration | float64](list []T, q float64) T {
@@ -308,6 +314,90 @@ func TestFlowFollows(t *testing.T) {
 					})
 				}
 			}
+		}
+	}
+}
+
+// A film takes what the link has: frames come in time, the picture is as good as that allows, and the quality does not
+// swing.
+func TestQualityFollowsTheLink(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{0.5, 2, 10, 100} {
+		for _, trip := range []time.Duration{5, 50, 150} {
+			t.Run(fmt.Sprintf("%v Mbit/s, %d ms", rate, trip), func(t *testing.T) {
+				s := newStream(t, rate*mbit, trip*time.Millisecond, false)
+				s.film, s.frame = true, 16_000 // 7.7 Mbit/s at 60 a second
+				s.run(8 * time.Second)
+				s.forget()
+				s.run(30 * time.Second)
+				fps := float64(s.frames) / 30
+				late := quantile(s.late, 0.95)
+				t.Logf("QP %d, %.1f frames/s, late p50 %v p95 %v, used %.2f, %d steps", s.quality.VideoQP, fps, quantile(s.late, 0.5), late, float64(s.carried)/(rate*mbit*30), s.steps)
+				bound, least := 40*time.Millisecond, min(16, 2.4/trip.Seconds()/1000)
+				if rate < 1 { // the coarsest picture is too much: the slowest rate
+					bound, least = 100*time.Millisecond, 10
+				}
+				if late > bound {
+					t.Errorf("frames came %v late, want at most %v", late, bound)
+				}
+				if fps < least {
+					t.Errorf("%.1f frames a second", fps)
+				}
+				if rate >= 10 && s.quality.VideoQP > 26 {
+					t.Errorf("quantizer %d on a link with room", s.quality.VideoQP)
+				}
+				if s.steps > 8 {
+					t.Errorf("the quality changed %d times in 30 s", s.steps)
+				}
+			})
+		}
+	}
+}
+
+// A link that gets slower is followed at once, one that gets faster in steps of a second; text has no losses for it.
+func TestQualityFollowsChanges(t *testing.T) {
+	t.Parallel()
+	s := newStream(t, 20*mbit, 20*time.Millisecond, false)
+	s.film, s.frame = true, 16_000
+	s.run(10 * time.Second)
+	good := s.quality.VideoQP
+	s.path.rate = 1 * mbit
+	s.run(3 * time.Second)
+	s.forget()
+	s.run(5 * time.Second)
+	if s.quality.VideoQP <= good || s.quality.VideoFPS > 30 || quantile(s.late, 0.95) > 80*time.Millisecond {
+		t.Errorf("on a slow link: %+v, frames %v late", s.quality, quantile(s.late, 0.95))
+	}
+	s.path.rate = 20 * mbit
+	s.run(25 * time.Second)
+	if s.quality.VideoQP > good+2 || s.quality.VideoFPS != 60 {
+		t.Errorf("on a fast link again: %+v, want quantizer %d", s.quality, good)
+	}
+}
+
+// A viewer that needs long to draw gets fewer frames, then smaller ones, and the full picture when it can.
+func TestQualityFollowsTheViewer(t *testing.T) {
+	t.Parallel()
+	s := newStream(t, 100*mbit, 5*time.Millisecond, false)
+	s.film, s.frame = true, 16_000
+	for _, step := range []struct {
+		decode time.Duration
+		fps    [2]int
+		scale  int
+	}{
+		{3 * time.Millisecond, [2]int{60, 60}, 1},
+		{25 * time.Millisecond, [2]int{25, 35}, 1},
+		{100 * time.Millisecond, [2]int{8, 15}, 2},
+		{20 * time.Millisecond, [2]int{30, 45}, 2},
+		{3 * time.Millisecond, [2]int{60, 60}, 1},
+	} {
+		s.path.decode = step.decode
+		s.run(10 * time.Second)
+		if fps := s.quality.VideoFPS; fps < step.fps[0] || fps > step.fps[1] || s.quality.VideoScale != step.scale {
+			t.Errorf("drawing takes %v: got %+v, want %d to %d frames at scale %d", step.decode, s.quality, step.fps[0], step.fps[1], step.scale)
+		}
+		if s.quality.VideoQP > 26 {
+			t.Errorf("drawing takes %v: quantizer %d for the sake of the viewer", step.decode, s.quality.VideoQP)
 		}
 	}
 }
