@@ -77,6 +77,19 @@ type Visitor struct {
 	Resolution  string   `json:",omitempty"` // WIDTHxHEIGHT
 	// Attributes are what the identity provider says of the user; entitlements ask for them.
 	Attributes map[string][]string `json:",omitempty"`
+	// Asserted is set where roles decide what the user may stream from.
+	Asserted *Asserted `json:",omitempty"`
+}
+
+// Asserted is what a SAML assertion said for the policies of the roles that it named. They are asked again at each launch.
+type Asserted struct {
+	Roles          []string // ARNs of those that allowed a stack
+	Provider       string   // ARN
+	Session        string   // role session name
+	Keys           map[string][]string
+	Tags           map[string]string `json:",omitempty"`
+	Transitive     []string          `json:",omitempty"`
+	SourceIdentity string            `json:",omitempty"`
 }
 
 // Visitor is who opens a streaming URL with this grant.

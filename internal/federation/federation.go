@@ -36,7 +36,7 @@ type browser interface {
 
 // roles are IAM's: whether a role that an assertion names trusts the provider, and which stacks it lets the user stream from.
 type roles interface {
-	StreamsAs(ctx context.Context, a access.Asserted, stacks []string, r iam.Request) ([]string, error)
+	StreamsAs(ctx context.Context, a access.Asserted, stacks []string, r iam.Request) ([]string, time.Duration, error)
 }
 
 // Options is what a Federation is built from. All but Log and Now are required.
@@ -301,7 +301,7 @@ func (f *Federation) assertion(w http.ResponseWriter, r *http.Request) {
 		f.fail(w, r, id, err)
 		return
 	}
-	o := signin.OpenOptions{Life: a.life, Binding: a.answers, Once: "saml " + id + " " + a.id, OnceUntil: a.until}
+	o := signin.OpenOptions{Life: a.life, Binding: a.answers, Once: onceOf(id, a.id), OnceUntil: a.until}
 	t, err := f.SignIn.Open(r.Context(), a.visitor, f.Browser.Client(r), "", o)
 	if err == nil && t.Step == signin.StepBind {
 		http.Redirect(w, r, "/federation/"+id+"/finish?"+url.Values{"handle": {t.Value}}.Encode(), http.StatusSeeOther)

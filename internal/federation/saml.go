@@ -3,6 +3,7 @@ package federation
 import (
 	"bytes"
 	"context"
+	"crypto/sha1" //nolint:gosec // nameQualifier
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -27,12 +28,14 @@ import (
 
 // What AppStream's federation reads of an assertion, below this prefix.
 const (
-	awsAttribute     = "https://aws.amazon.com/SAML/Attributes/"
-	roleAttribute    = awsAttribute + "Role"
-	sessionAttribute = awsAttribute + "RoleSessionName"
-	contextAttribute = awsAttribute + "SessionContext"
-	lifeAttribute    = awsAttribute + "SessionDuration"
-	tagAttribute     = awsAttribute + "PrincipalTag:"
+	awsAttribute        = "https://aws.amazon.com/SAML/Attributes/"
+	roleAttribute       = awsAttribute + "Role"
+	sessionAttribute    = awsAttribute + "RoleSessionName"
+	contextAttribute    = awsAttribute + "SessionContext"
+	lifeAttribute       = awsAttribute + "SessionDuration"
+	tagAttribute        = awsAttribute + "PrincipalTag:"
+	sourceAttribute     = awsAttribute + "SourceIdentity"
+	transitiveAttribute = awsAttribute + "TransitiveTagKeys"
 )
 
 const (
@@ -156,16 +159,24 @@ type assertion struct {
 // read checks a response and reads who the user is. The library verifies; checkShape has refused before whatever could make the library
 // and us look at different things.
 func (s *samlProvider) read(ctx context.Context, from iam.Request, encoded, relayState string) (a assertion, err error) {
+	got, inResponseTo, err := s.verify(encoded)
+	if err != nil {
+		return a, err
+	}
+	return s.accept(ctx, from, got, inResponseTo, relayState)
+}
+
+// verify checks a response and answers its assertion, and which request it answers.
+func (s *samlProvider) verify(encoded string) (got *saml.Assertion, inResponseTo string, err error) {
 	// Some providers break the lines.
 	body, err := base64.StdEncoding.DecodeString(strings.NewReplacer("\r", "", "\n", "", " ", "").Replace(encoded))
 	if err != nil || len(body) == 0 {
-		return a, refused("bad-assertion", "SAMLResponse is missing or not base64")
+		return nil, "", refused("bad-assertion", "SAMLResponse is missing or not base64")
 	}
 	if err := checkShape(body); err != nil {
-		return a, refused("bad-assertion", "the response: %v", err)
+		return nil, "", refused("bad-assertion", "the response: %v", err)
 	}
 	sp := s.sp
-	inResponseTo := ""
 	sp.ValidateRequestID = func(r saml.Response, _ []string) error {
 		switch {
 		case r.InResponseTo == "" && !sp.AllowIDPInitiated:
@@ -177,35 +188,49 @@ func (s *samlProvider) read(ctx context.Context, from iam.Request, encoded, rela
 		}
 		return nil
 	}
-	got, err := sp.ParseXMLResponse(body, nil, sp.AcsURL)
+	got, err = sp.ParseXMLResponse(body, nil, sp.AcsURL)
 	if err != nil {
 		reason := err
 		if x, ok := errors.AsType[*saml.InvalidResponseError](err); ok {
 			reason = x.PrivateErr // without the response's text
 		}
-		return a, refused("bad-assertion", "the assertion: %.300v", reason)
+		code := "bad-assertion"
+		if errors.Is(reason, saml.ErrExpired) {
+			code = expiredCode
+		}
+		return nil, "", refused(code, "the assertion: %.300v", reason)
 	}
-	return s.accept(ctx, from, got, inResponseTo, relayState)
+	if inResponseTo, err = answers(got, inResponseTo); err != nil {
+		return nil, "", err
+	}
+	if got.ID == "" {
+		return nil, "", refused("bad-assertion", "the assertion has no ID")
+	}
+	if len(got.AuthnStatements) == 0 {
+		return nil, "", refused("bad-assertion", "the assertion says nothing of a sign-in")
+	}
+	return got, inResponseTo, nil
 }
 
-// accept reads an assertion that was verified.
-func (s *samlProvider) accept(ctx context.Context, from iam.Request, got *saml.Assertion, inResponseTo, relayState string) (a assertion, err error) {
-	a.id, a.answers, a.until = got.ID, inResponseTo, s.now().Add(replayMemory)
+// expiredCode is of assertions that are too old.
+const expiredCode = "expired-assertion"
+
+// answers is the request that an assertion answers, as response and assertion say together.
+func answers(got *saml.Assertion, inResponseTo string) (string, error) {
 	for _, c := range got.Subject.SubjectConfirmations {
 		if c.SubjectConfirmationData == nil || c.SubjectConfirmationData.InResponseTo == "" {
 			continue
 		}
-		if a.answers != "" && a.answers != c.SubjectConfirmationData.InResponseTo {
-			return a, refused("bad-assertion", "the assertion answers two requests")
+		if inResponseTo != "" && inResponseTo != c.SubjectConfirmationData.InResponseTo {
+			return "", refused("bad-assertion", "the assertion answers two requests")
 		}
-		a.answers = c.SubjectConfirmationData.InResponseTo
+		inResponseTo = c.SubjectConfirmationData.InResponseTo
 	}
-	if a.id == "" {
-		return a, refused("bad-assertion", "the assertion has no ID")
-	}
-	if len(got.AuthnStatements) == 0 {
-		return a, refused("bad-assertion", "the assertion says nothing of a sign-in")
-	}
+	return inResponseTo, nil
+}
+
+// attributesOf are the values of each attribute of an assertion.
+func attributesOf(got *saml.Assertion) map[string][]string {
 	values := map[string][]string{}
 	for _, st := range got.AttributeStatements {
 		for _, at := range st.Attributes {
@@ -216,6 +241,13 @@ func (s *samlProvider) accept(ctx context.Context, from iam.Request, got *saml.A
 			}
 		}
 	}
+	return values
+}
+
+// accept reads an assertion that was verified.
+func (s *samlProvider) accept(ctx context.Context, from iam.Request, got *saml.Assertion, inResponseTo, relayState string) (a assertion, err error) {
+	a.id, a.answers, a.until = got.ID, inResponseTo, s.now().Add(replayMemory)
+	values := attributesOf(got)
 	user := ""
 	if s.UserAttribute != "" {
 		if len(values[s.UserAttribute]) == 1 {
@@ -234,7 +266,8 @@ func (s *samlProvider) accept(ctx context.Context, from iam.Request, got *saml.A
 	if a.visitor, err = s.visitor(user, stack, s.attributes(values)); err != nil {
 		return a, err
 	}
-	if a.visitor.Stacks, err = s.allowed(ctx, from, got, values, user); err != nil {
+	most, err := s.allowed(ctx, from, got, values, &a.visitor)
+	if err != nil {
 		return a, err
 	}
 	if stack != "" && !slices.Contains(a.visitor.Stacks, stack) {
@@ -247,6 +280,9 @@ func (s *samlProvider) accept(ctx context.Context, from iam.Request, got *saml.A
 		a.visitor.Context = c[0]
 	}
 	a.life = s.life()
+	if most > 0 && (a.life == 0 || most < a.life) {
+		a.life = most
+	}
 	if d := values[lifeAttribute]; len(d) > 0 {
 		n, err := strconv.Atoi(d[0])
 		if err != nil || n < minSession || n > maxSession {
@@ -287,18 +323,84 @@ func (s *samlProvider) attributes(values map[string][]string) map[string][]strin
 	return out
 }
 
-// allowed are the provider's stacks that a user may stream from. Without a Role in the assertion the operator's file decides alone. With
-// one, the roles decide as AppStream has it: each value is the ARNs of a role and of the provider, and a stack that one of them allows is.
-func (s *samlProvider) allowed(ctx context.Context, from iam.Request, got *saml.Assertion, values map[string][]string, user string) ([]string, error) {
+// allowed says from which of the provider's stacks a visitor may stream, and bounds the sign-in; zero: not at all. Without a Role in the
+// assertion the operator's file decides alone. With one, the roles decide as AppStream has it: each value is the ARNs of a role and of the
+// provider, and a stack that one of them allows is. Of several roles the shortest MaxSessionDuration bounds the sign-in.
+func (s *samlProvider) allowed(ctx context.Context, from iam.Request, got *saml.Assertion, values map[string][]string, v *appstream.Visitor) (most time.Duration, err error) {
 	if len(values[roleAttribute]) == 0 {
-		return s.Stacks, nil
+		return 0, nil
 	}
+	a := s.asserted(got, values)
+	a.UserID = v.UserID
+	if a.Session == "" {
+		a.Session = v.UserID
+	}
+	var out, roles []string
+	denied := refused("bad-role", "no value of Role names a role of account %s and %s", s.account, a.ProviderARN)
+	for _, role := range s.offered(values) {
+		a.RoleARN = role
+		stacks, longest, err := s.roles.StreamsAs(ctx, a, s.Stacks, from)
+		switch f, ok := errors.AsType[*fault.Error](err); {
+		case ok && f.Kind == fault.Denied:
+			denied = refused("bad-role", "%s", f.Reason)
+			continue
+		case err != nil:
+			return 0, err
+		case len(stacks) == 0:
+			denied = refused("bad-role", "role %s allows appstream:Stream on none of the provider's stacks", role)
+			continue
+		}
+		roles = append(roles, role)
+		if most == 0 || longest < most {
+			most = longest
+		}
+		for _, stack := range stacks {
+			if !slices.Contains(out, stack) {
+				out = append(out, stack)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return 0, denied
+	}
+	v.Stacks, v.Asserted = out, &appstream.Asserted{
+		Roles: roles, Provider: a.ProviderARN, Session: a.Session, Keys: a.Keys, Tags: a.Tags, Transitive: a.Transitive, SourceIdentity: a.SourceIdentity,
+	}
+	return most, nil
+}
+
+func (s *samlProvider) arn() string {
+	return "arn:aws:iam::" + s.account + ":saml-provider/" + s.IAMName
+}
+
+// offered are the ARNs of the roles that an assertion names together with this provider.
+func (s *samlProvider) offered(values map[string][]string) (out []string) {
+	for _, r := range values[roleAttribute] {
+		role, provider, _ := strings.Cut(r, ",")
+		role, provider = strings.TrimSpace(role), strings.TrimSpace(provider)
+		if role == s.arn() {
+			role, provider = provider, role
+		}
+		if provider == s.arn() && strings.HasPrefix(role, "arn:aws:iam::"+s.account+":role/") {
+			out = append(out, role)
+		}
+	}
+	return out
+}
+
+// asserted is what an assertion says for the policies of roles.
+func (s *samlProvider) asserted(got *saml.Assertion, values map[string][]string) access.Asserted {
 	a := access.Asserted{
-		ProviderARN: "arn:aws:iam::" + s.account + ":saml-provider/" + s.IAMName, Session: user, UserID: user, Tags: map[string]string{},
-		Keys: map[string][]string{"saml:aud": {s.sp.AcsURL.String()}, "saml:iss": {got.Issuer.Value}},
+		ProviderARN: s.arn(), Tags: map[string]string{}, Keys: map[string][]string{
+			"saml:aud": {s.sp.AcsURL.String()}, "saml:iss": {got.Issuer.Value}, "saml:doc": {s.account + "/" + s.IAMName},
+			"saml:namequalifier": {nameQualifier(got.Issuer.Value, s.account, s.IAMName)},
+		},
 	}
-	if v := values[sessionAttribute]; len(v) == 1 && v[0] != "" {
+	if v := values[sessionAttribute]; len(v) == 1 {
 		a.Session = v[0]
+	}
+	if v := values[sourceAttribute]; len(v) == 1 {
+		a.SourceIdentity = v[0]
 	}
 	if id := got.Subject.NameID; id != nil {
 		a.Keys["saml:sub"], a.Keys["saml:sub_type"] = []string{strings.TrimSpace(id.Value)}, []string{strings.TrimPrefix(id.Format, nameIDFormat)}
@@ -308,38 +410,14 @@ func (s *samlProvider) allowed(ctx context.Context, from iam.Request, got *saml.
 			a.Tags[tag] = v[0]
 		}
 	}
-	var out []string
-	denied := refused("bad-role", "no value of Role names a role of account %s and %s", s.account, a.ProviderARN)
-	for _, r := range values[roleAttribute] {
-		role, provider, _ := strings.Cut(r, ",")
-		role, provider = strings.TrimSpace(role), strings.TrimSpace(provider)
-		if role == a.ProviderARN {
-			role, provider = provider, role
-		}
-		if provider != a.ProviderARN || !strings.HasPrefix(role, "arn:aws:iam::"+s.account+":role/") {
-			continue
-		}
-		a.RoleARN = role
-		stacks, err := s.roles.StreamsAs(ctx, a, s.Stacks, from)
-		switch f, ok := errors.AsType[*fault.Error](err); {
-		case ok && f.Kind == fault.Denied:
-			denied = refused("bad-role", "%s", f.Reason)
-			continue
-		case err != nil:
-			return nil, err
-		case len(stacks) == 0:
-			denied = refused("bad-role", "role %s allows appstream:Stream on none of the provider's stacks", role)
-		}
-		for _, stack := range stacks {
-			if !slices.Contains(out, stack) {
-				out = append(out, stack)
-			}
-		}
-	}
-	if len(out) == 0 {
-		return nil, denied
-	}
-	return out, nil
+	a.Transitive = values[transitiveAttribute]
+	return a
+}
+
+// nameQualifier is saml:namequalifier: with the subject it is unique among all providers of all accounts.
+func nameQualifier(issuer, account, provider string) string {
+	sum := sha1.Sum([]byte(issuer + account + "/" + provider)) //nolint:gosec // AWS's rule for a name, not a protection
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // relayedStack reads RelayState as AppStream has it: [anything?]stack=NAME&accountId=ID. It names a stack and never where to go.

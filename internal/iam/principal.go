@@ -105,6 +105,8 @@ type Session struct {
 	Tags           map[string]string `json:",omitempty"` // session tags: they stand before the principal's own
 	Transitive     []string          `json:",omitempty"` // keys of Tags that sessions made from this one inherit
 	SourceIdentity string            `json:",omitempty"` // whom the first in the chain named, for all that follow
+	// Keys are condition keys that stay with a federated session: the provider's ARN and the user whom it named.
+	Keys map[string][]string `json:",omitempty"`
 }
 
 // String names the key and never its secret.

@@ -39,6 +39,14 @@ func (s *Service) inForce(ctx context.Context, c iam.Credential, r *iam.Request)
 		return set, nil
 	}
 	r.TokenIssued, r.SourceIdentity = sn.Issued, sn.SourceIdentity
+	if len(sn.Keys) > 0 { // what a session brings along goes before what a request says
+		keys := maps.Clone(r.Keys)
+		if keys == nil {
+			keys = map[string][]string{}
+		}
+		maps.Copy(keys, sn.Keys)
+		r.Keys = keys
+	}
 	if len(sn.Tags) > 0 {
 		r.PrincipalTags = maps.Clone(tags)
 		if r.PrincipalTags == nil {

@@ -145,10 +145,7 @@ func (s *Service) AssumeRole(ctx context.Context, c iam.Credential, a Assume, r 
 			return none, err
 		}
 	}
-	most := role.MaxSession
-	if most == 0 {
-		most = time.Hour
-	}
+	most := role.longest()
 	d := a.Duration
 	switch {
 	case d == 0:

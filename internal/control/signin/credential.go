@@ -57,7 +57,7 @@ func (s *Service) passwordSignIn(ctx context.Context, name, password string, c C
 		return Token{}, wrong
 	}
 	count := counters(passwordFailures, name, c.Source)
-	locked, err := s.failures.attempt(s.Now(), count)
+	locked, err := s.attempt(ctx, count)
 	if err != nil {
 		return Token{}, err
 	}
@@ -225,7 +225,7 @@ func (s *Service) proved(ctx context.Context, token, password string, c Client) 
 	}
 	user := si.Visitor.UserID
 	count := counters(passwordFailures, user, c.Source)
-	if _, err := s.failures.attempt(s.Now(), count); err != nil {
+	if _, err := s.attempt(ctx, count); err != nil {
 		return nil, err
 	}
 	cred, err := s.credential(ctx, user)

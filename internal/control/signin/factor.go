@@ -211,7 +211,7 @@ func (s *Service) CheckFactor(ctx context.Context, token, code string, c Client)
 func (s *Service) checkFactor(ctx context.Context, si *SignIn, token, code string, c Client) (Token, error) {
 	user := si.Visitor.UserID
 	count := counters(codeFailures, user, c.Source)
-	locked, err := s.failures.attempt(s.Now(), count)
+	locked, err := s.attempt(ctx, count)
 	if err != nil {
 		return Token{}, err
 	}

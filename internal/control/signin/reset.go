@@ -100,7 +100,7 @@ func (s *Service) confirmReset(ctx context.Context, name, code, password string,
 		return wrong
 	}
 	count := counters(resetFailures, name, c.Source)
-	if _, err := s.failures.attempt(s.Now(), count); err != nil {
+	if _, err := s.attempt(ctx, count); err != nil {
 		return err
 	}
 	// The password is looked at first: what is wrong with it is told without using up the code, and to everybody alike.

@@ -61,6 +61,9 @@ type Service struct {
 	sealed   cipher.AEAD // seeds of second factors, and mails that wait
 	failures *failures
 	resets   chan resetRequest
+
+	remembering sync.Mutex
+	remembered  bool // that earlier runs' failures were read; guarded by remembering
 }
 
 // Defaults of Options.
@@ -91,7 +94,11 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{Options: o, sealed: sealed, failures: newFailures(), resets: make(chan resetRequest, maxResetRequests)}, nil
+	failures, err := newFailures(o.Seed)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{Options: o, sealed: sealed, failures: failures, resets: make(chan resetRequest, maxResetRequests)}, nil
 }
 
 func setDefault[T comparable](v *T, to T) {
@@ -105,7 +112,7 @@ func setDefault[T comparable](v *T, to T) {
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts := []func(context.Context) error{s.deliver, s.serveResets, s.purge}
+	parts := []func(context.Context) error{s.deliver, s.serveResets, s.purge, s.keepFailures}
 	errs := make([]error, len(parts))
 	var wg sync.WaitGroup
 	for i, part := range parts {

@@ -283,6 +283,12 @@ type spent struct {
 
 var spends = state.Table[spent]{Kind: "sign-in-spent", ID: func(s *spent) string { return s.ID }}
 
+// Spend uses something up that may be used once; a Refusal says that it was used before.
+func (s *Service) Spend(ctx context.Context, what string, until time.Time) error {
+	_, err := s.Store.Update(ctx, func(tx state.Tx) error { return s.spend(tx, what, until) })
+	return err
+}
+
 // spend refuses what was used before.
 func (s *Service) spend(tx state.Tx, what string, until time.Time) error {
 	id := tokenID(what)

@@ -80,13 +80,15 @@ func (c *clock) pass(d time.Duration) {
 // rig is a service that runs, on a store of its own.
 type rig struct {
 	*signin.Service
-	t      *testing.T
-	ctx    context.Context
-	store  state.Store
-	out    *outbox
-	clock  *clock
-	mu     sync.Mutex
-	events []audit.Event
+	t       *testing.T
+	ctx     context.Context
+	options signin.Options
+	stop    func()
+	store   state.Store
+	out     *outbox
+	clock   *clock
+	mu      sync.Mutex
+	events  []audit.Event
 }
 
 func newRig(t *testing.T, change ...func(*signin.Options)) *rig {
@@ -104,22 +106,32 @@ func newRig(t *testing.T, change ...func(*signin.Options)) *rig {
 	for _, c := range change {
 		c(&o)
 	}
-	if r.Service, err = signin.New(o); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
+	r.options = o
+	r.start()
+	t.Cleanup(func() { r.stop() })
 	var stop context.CancelFunc
-	r.ctx, stop = context.WithTimeout(ctx, time.Minute)
+	r.ctx, stop = context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(stop)
 	return r
+}
+
+// start runs a new service on the store.
+func (r *rig) start() {
+	r.t.Helper()
+	var err error
+	if r.Service, err = signin.New(r.options); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	service := r.Service
+	go func() { ended <- service.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Errorf("Run: %v", err)
+		}
+	})
 }
 
 func (r *rig) must(err error) {
@@ -420,6 +432,44 @@ func TestSignInEnds(t *testing.T) {
 	left, err := state.Read(r.ctx, r.store, func(rd state.Reader) (int, error) { return rd.Count("sign-in", state.Key{}) })
 	if err != nil || left != 0 {
 		t.Errorf("left in the store: %d (%v)", left, err)
+	}
+}
+
+// TestFailuresOutliveARestart: who waits goes on waiting after a restart, and the store does not tell what names were tried.
+func TestFailuresOutliveARestart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.user(ann, password)
+	attacker := signin.Client{Source: "198.51.100.1"}
+	for range 7 {
+		_, _ = r.PasswordSignIn(r.ctx, ann, "a wrong password", attacker, "") // the clock stands: the last ones wait
+	}
+	_, err := r.PasswordSignIn(r.ctx, "hunter2-hunter2", "x", attacker, "")
+	wantCode(t, "a name that nobody has", err, signin.CodeWrong)
+	for range 3 {
+		r.stop()
+		r.start()
+		_, err = r.PasswordSignIn(r.ctx, ann, password, attacker, "")
+		wantCode(t, "the right password after a restart", err, signin.CodeWait)
+	}
+	r.must(r.store.View(r.ctx, func(rd state.Reader) error {
+		docs, err := rd.List("sign-in-failure", state.Query{})
+		if err != nil {
+			return err
+		}
+		if len(docs) == 0 {
+			t.Error("no count is in the store")
+		}
+		for _, d := range docs {
+			if text := fmt.Sprintf("%s %s", d.ID, d.Body); strings.Contains(text, "hunter2") || strings.Contains(text, ann) || strings.Contains(text, attacker.Source) {
+				t.Errorf("a count tells what it is for: %s", text)
+			}
+		}
+		return nil
+	}))
+	r.clock.pass(25 * time.Hour)
+	if _, err := r.PasswordSignIn(r.ctx, ann, password, attacker, ""); err != nil {
+		t.Errorf("a day later: %v", err)
 	}
 }
 
