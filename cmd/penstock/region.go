@@ -28,6 +28,7 @@ import (
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/control/signin"
+	"penstock.dev/penstock/internal/federation"
 	"penstock.dev/penstock/internal/flowlog"
 	"penstock.dev/penstock/internal/gateway"
 	"penstock.dev/penstock/internal/nameserver"
@@ -39,23 +40,24 @@ import (
 
 // region is everything that a server runs in one process.
 type region struct {
-	config   serverConfig
-	log      *slog.Logger
-	rootMu   sync.Mutex
-	current  identity // identity with the root key in force now; under rootMu
-	identity identity
-	store    *sqlite.Store
-	driver   hostNetwork
-	flows    *flowlog.Log // nil: off
-	compute  *process.Driver
-	network  *network.Service
-	control  *control.Control
-	access   *access.Service
-	audit    *auditlog.Log
-	signIn   *signin.Service
-	gateway  *gateway.Gateway
-	api      http.Handler
-	public   http.Handler
+	config     serverConfig
+	log        *slog.Logger
+	rootMu     sync.Mutex
+	current    identity // identity with the root key in force now; under rootMu
+	identity   identity
+	store      *sqlite.Store
+	driver     hostNetwork
+	flows      *flowlog.Log // nil: off
+	compute    *process.Driver
+	network    *network.Service
+	control    *control.Control
+	access     *access.Service
+	audit      *auditlog.Log
+	signIn     *signin.Service
+	federation *federation.Federation // nil without identity providers
+	gateway    *gateway.Gateway
+	api        http.Handler
+	public     http.Handler
 
 	tls       *tls.Config      // of the endpoints' listeners; nil: plain
 	authority *certs.Authority // with tls
@@ -152,8 +154,8 @@ func (r *region) build() (err error) {
 		return err
 	}
 	r.control = control.New(control.Options{
-		ServiceRole: r.access,
-		Store:       r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, UserNetworks: r.driver.UserNetworks, Key: key, Region: devRegion, Account: r.identity.AccountID,
+		ServiceRole: r.access, Roles: r.access,
+		Store: r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, UserNetworks: r.driver.UserNetworks, Key: key, Region: devRegion, Account: r.identity.AccountID,
 		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: r.publicPort(), Secure: r.tls != nil,
 		Log:   r.log.With("part", "control"),
 		Audit: r.audit,
@@ -169,11 +171,15 @@ func (r *region) build() (err error) {
 	if r.public, err = r.publicHandler(publicURL); err != nil {
 		return err
 	}
-	r.api, err = apiserver.New(apiserver.Options{
+	o := apiserver.Options{
 		AccountID: r.identity.AccountID, Region: devRegion, Control: r.control, Network: r.network, Users: r.signIn,
 		Credentials: r.access, Access: r.access, PageKey: r.identity.Seed, Log: r.log.With("part", "api"),
 		Audit: r.audit,
-	})
+	}
+	if r.federation != nil {
+		o.SAML = r.federation
+	}
+	r.api, err = apiserver.New(o)
 	return err
 }
 
@@ -193,7 +199,7 @@ func (r *region) publicHandler(publicURL string) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f != nil {
+	if r.federation = f; f != nil {
 		p.Choices = func() any { return f.Choices() }
 		mux.Handle("/federation/", f)
 	}

@@ -38,7 +38,12 @@ func (x *exchange) record(a answer) {
 	if x.service != 0 {
 		e.Source = x.service.signingName() + ".amazonaws.com"
 	}
-	if x.principal.Kind == iam.Anonymous {
+	if x.proof != nil && x.proof.identity.Type != "" {
+		e.Identity, e.Request = x.proof.identity, redact(x.input.shape, x.input.value)
+		for _, arn := range x.named {
+			e.Resources = append(e.Resources, audit.Resource{ARN: arn, AccountID: x.server.options.AccountID, Type: resourceType(arn)})
+		}
+	} else if x.principal.Kind == iam.Anonymous {
 		e.Unproved = true
 		if x.signature != nil {
 			e.Identity.AccessKeyID = x.signature.AccessKeyID

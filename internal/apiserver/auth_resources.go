@@ -12,11 +12,11 @@ import (
 	"penstock.dev/penstock/internal/iam"
 )
 
-// unquestioned are the operations that need no permission: STS lets everyone who proved a key ask who it is, and AssumeRole
-// asks the role's trust policy in its handler.
+// unquestioned are the operations that need no permission: STS lets everyone who proved a key ask who it is, and those
+// that assume a role ask its trust policy in their handlers.
 func unquestioned(action string) bool {
 	switch action {
-	case "sts:GetCallerIdentity", "sts:GetSessionToken", "sts:AssumeRole":
+	case "sts:GetCallerIdentity", "sts:GetSessionToken", "sts:AssumeRole", "sts:AssumeRoleWithSAML":
 		return true
 	}
 	return false
@@ -36,7 +36,8 @@ func (x *exchange) authorize(ctx context.Context, c *Caller, o *servedOperation,
 	if options.Access == nil {
 		return x.permit(options.Authorizer.Authorize(q))
 	}
-	c.proof = &proof{x.credential, q}
+	c.proof = &proof{credential: x.credential, question: q}
+	x.proof = c.proof
 	var all []asked
 	if o != nil {
 		var err error

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/wire/awsjson"
 	"penstock.dev/penstock/internal/wire/awsquery"
@@ -33,6 +34,7 @@ type Caller struct {
 type proof struct {
 	credential iam.Credential
 	question   iam.Request
+	identity   audit.Identity // of a caller who proved itself in the request; the handler sets it
 }
 
 // operation is one operation of a service and the handler that answers it.
@@ -182,7 +184,6 @@ func (x *exchange) routeForm(form *query.Form) {
 // handle authenticates, decodes, authorizes, validates and calls the operation, in this order: nobody learns anything
 // about a resource without the right to.
 func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
-	s := x.server
 	var form *query.Form
 	var formErr error
 	if x.protocol != jsonProtocol {
@@ -196,6 +197,12 @@ func (x *exchange) handle(ctx context.Context, body []byte) (answer, error) {
 	if formErr != nil {
 		return answer{}, formErr
 	}
+	return x.perform(ctx, form, body)
+}
+
+// perform decodes, authorizes, validates and calls the operation of a caller who is known, or who proves itself in the operation's input.
+func (x *exchange) perform(ctx context.Context, form *query.Form, body []byte) (answer, error) {
+	s := x.server
 	t := s.tables[x.service]
 	if t == nil || !t.modeled[x.operation] {
 		return answer{}, x.unknownOperation()

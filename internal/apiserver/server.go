@@ -20,6 +20,7 @@ import (
 	"penstock.dev/penstock/internal/control/network"
 	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/wire/query"
 	"penstock.dev/penstock/internal/wire/sigv4"
 )
 
@@ -31,6 +32,12 @@ type credentials interface {
 // authorizer decides what a principal may do.
 type authorizer interface {
 	Authorize(r iam.Request) iam.Decision
+}
+
+// assertions verifies what SAML providers say of who assumes a role, and uses it up.
+type assertions interface {
+	Assertion(ctx context.Context, providerARN, encoded string) (*access.SAML, error)
+	Spend(ctx context.Context, a *access.SAML) error
 }
 
 // Options are the parts that a Server needs. AccountID, Region and Credentials are required.
@@ -47,6 +54,9 @@ type Options struct {
 	Control *control.Control // nil: no AppStream operation is served
 	Network *network.Service // nil: no EC2 operation is served
 	Users   *signin.Service  // nil: no operation on the user pool is served
+
+	// SAML verifies assertions; nil: AssumeRoleWithSAML is not served.
+	SAML assertions
 
 	// PageKey is a secret from which tokens of pages are made; with nil they end with the server.
 	PageKey []byte
@@ -71,6 +81,7 @@ type Server struct {
 	pager   *pager
 	slots   chan struct{} // holds one item for each request that is being answered
 	looks   chan struct{} // holds one item for each unsigned body that is being looked at
+	proofs  chan struct{} // holds one item for each unsigned body that is being read for an assertion
 }
 
 // An unsigned request is refused, and its body only tells in which form. So little of few of them is read.
@@ -78,6 +89,13 @@ const (
 	maxLooks     = 16
 	maxLookBytes = 8 << 10
 	maxLookTime  = time.Second
+)
+
+// A request to assume a role by an assertion is not signed. As many are read at one time, so much of each, for so long.
+const (
+	maxProofs     = 32
+	maxProofBytes = 192 << 10 // 100,000 characters of an assertion, escaped
+	maxProofTime  = 5 * time.Second
 )
 
 // New builds a server of every operation that its handlers' files list. It fails when two handlers claim one operation,
@@ -101,7 +119,10 @@ func New(o Options) (*Server, error) {
 	setDefault(&o.HandlerTimeout, 30*time.Second)
 	setDefault(&o.BodyTimeout, 20*time.Second)
 	setDefault(&o.ClockSkew, 5*time.Minute)
-	s := &Server{options: o, log: o.Log, slots: make(chan struct{}, o.MaxRequests), looks: make(chan struct{}, maxLooks)}
+	s := &Server{
+		options: o, log: o.Log, slots: make(chan struct{}, o.MaxRequests), looks: make(chan struct{}, maxLooks),
+		proofs: make(chan struct{}, maxProofs),
+	}
 	var err error
 	if s.pager, err = newPager(o.PageKey); err != nil {
 		return nil, err
@@ -175,6 +196,7 @@ type exchange struct {
 	principal  iam.Principal  // proved
 
 	// For the record.
+	proof         *proof // of the caller, once it was asked
 	input, output shaped
 	named         []string // ARNs of the resources that the request names
 	refusalText   string
@@ -219,7 +241,9 @@ func (x *exchange) answer(w http.ResponseWriter) (a answer) {
 	defer cancel()
 	x.route()
 	if x.signatureErr != nil && x.protocol == queryProtocol {
-		x.look(w)
+		if form, body, ok := x.unsigned(w); ok {
+			return x.prove(ctx, form, body)
+		}
 	}
 	if err := x.identify(ctx); err != nil {
 		x.limitRest(w)
@@ -239,6 +263,49 @@ func (x *exchange) answer(w http.ResponseWriter) (a answer) {
 		return a
 	}
 	out, err := x.handle(ctx, body)
+	if err != nil {
+		return x.fail(err)
+	}
+	return out
+}
+
+// unsigned looks at a request without a signature. It is true for one to assume a role by an assertion, of which it has read all.
+func (x *exchange) unsigned(w http.ResponseWriter) (form *query.Form, body []byte, ok bool) {
+	if e, missing := errors.AsType[*sigv4.Error](x.signatureErr); x.server.options.SAML == nil || !missing || e.Problem != sigv4.Missing || x.request.ContentLength > maxProofBytes {
+		x.look(w)
+		return nil, nil, false
+	}
+	select {
+	case x.server.proofs <- struct{}{}:
+		defer func() { <-x.server.proofs }()
+	default:
+		return nil, nil, false
+	}
+	if x.request.Body != nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(maxProofTime)) // a test's writer has none
+		var err error
+		if body, err = io.ReadAll(http.MaxBytesReader(w, x.request.Body, maxProofBytes)); err != nil {
+			return nil, nil, false
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
+	form, err := x.parseForm(body)
+	if err != nil {
+		return nil, nil, false
+	}
+	x.routeForm(form)
+	return form, body, x.service == sts && x.operation == withSAML
+}
+
+// prove answers a request whose proof is in its body.
+func (x *exchange) prove(ctx context.Context, form *query.Form, body []byte) answer {
+	select {
+	case x.server.slots <- struct{}{}:
+		defer func() { <-x.server.slots }()
+	default:
+		return x.refuse(x.throttled())
+	}
+	out, err := x.perform(ctx, form, body)
 	if err != nil {
 		return x.fail(err)
 	}

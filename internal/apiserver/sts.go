@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/iam"
@@ -17,6 +18,9 @@ func (s *Server) stsOperations() []operation {
 	if s.options.Access != nil {
 		list = append(list, stsOp("AssumeRole", s.assumeRole), stsOp("GetSessionToken", s.getSessionToken),
 			stsOp("GetAccessKeyInfo", s.getAccessKeyInfo))
+		if s.options.SAML != nil {
+			list = append(list, stsOp(withSAML, s.assumeRoleWithSAML))
+		}
 	}
 	return list
 }
@@ -75,6 +79,38 @@ func (s *Server) assumeRole(ctx context.Context, c Caller, in *stsapi.AssumeRole
 	if n := access.PackedSize(a); n > 0 {
 		out.PackedPolicySize = new(n)
 	}
+	return out, nil
+}
+
+// withSAML is the operation that nobody signs: the assertion in it is the proof.
+const withSAML = "AssumeRoleWithSAML"
+
+// assumeRoleWithSAML makes a session of a role for whom an identity provider vouches. An assertion makes one.
+func (s *Server) assumeRoleWithSAML(ctx context.Context, c Caller, in *stsapi.AssumeRoleWithSAMLInput) (*stsapi.AssumeRoleWithSAMLOutput, error) {
+	said, err := s.options.SAML.Assertion(ctx, *in.PrincipalArn, *in.SAMLAssertion)
+	if err != nil {
+		return nil, err
+	}
+	c.proof.identity = audit.SAMLUser(said.Qualifier, said.Subject)
+	a := access.Assume{RoleARN: *in.RoleArn, Policy: deref(in.Policy), Duration: time.Duration(deref(in.DurationSeconds)) * time.Second}
+	for _, p := range in.PolicyArns {
+		a.PolicyARNs = append(a.PolicyARNs, deref(p.Arn))
+	}
+	t, err := s.options.Access.AssumeRoleWithSAML(ctx, said, a, c.proof.question)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.options.SAML.Spend(ctx, said); err != nil {
+		return nil, err
+	}
+	out := &stsapi.AssumeRoleWithSAMLOutput{
+		Credentials:     temporaryShape(t),
+		AssumedRoleUser: &stsapi.AssumedRoleUser{AssumedRoleId: new(t.Principal.UserID()), Arn: new(t.Principal.ARN())},
+		Subject:         new(said.Subject), SubjectType: new(said.SubjectType), Issuer: new(said.Issuer), Audience: new(said.Audience), NameQualifier: new(said.Qualifier),
+		SourceIdentity: optional(t.Session.SourceIdentity),
+	}
+	a.Tags = said.Tags
+	out.PackedPolicySize = optional(access.PackedSize(a))
 	return out, nil
 }
 

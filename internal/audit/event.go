@@ -91,19 +91,29 @@ type Event struct {
 
 // Identity is who did it, as CloudTrail's userIdentity.
 type Identity struct {
-	Type        string   `json:"type"` // Root, IAMUser, AssumedRole, AWSService, AppStreamUser, Operator, Unknown
+	Type        string   `json:"type"` // Root, IAMUser, AssumedRole, SAMLUser, AWSService, AppStreamUser, Operator, Unknown
 	PrincipalID string   `json:"principalId,omitempty"`
 	ARN         string   `json:"arn,omitempty"`
 	AccountID   string   `json:"accountId,omitempty"`
 	AccessKeyID string   `json:"accessKeyId,omitempty"`
 	UserName    string   `json:"userName,omitempty"`
 	InvokedBy   string   `json:"invokedBy,omitempty"`
+	Provider    string   `json:"identityProvider,omitempty"` // of a SAMLUser
 	Session     *Session `json:"sessionContext,omitempty"`
 }
 
 // Session is what temporary credentials stand for.
 type Session struct {
 	Issuer     *Identity         `json:"sessionIssuer,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+	// SourceIdentity and Federation stay with a session whoever uses it.
+	SourceIdentity string      `json:"sourceIdentity,omitempty"`
+	Federation     *Federation `json:"webIdFederationData,omitempty"`
+}
+
+// Federation is who vouched for a session, and for whom.
+type Federation struct {
+	Provider   string            `json:"federatedProvider"`
 	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
@@ -145,8 +155,22 @@ func Identify(c iam.Credential) Identity {
 			id.Session = &Session{}
 		}
 		id.Session.Attributes = map[string]string{"creationDate": c.Session.Issued.UTC().Format(time.RFC3339), "mfaAuthenticated": "false"}
+		id.Session.SourceIdentity = c.Session.SourceIdentity
+		if p := c.Session.Keys["aws:federatedprovider"]; len(p) > 0 {
+			id.Session.Federation = &Federation{Provider: p[0], Attributes: map[string]string{}}
+			for k, v := range c.Session.Keys {
+				if name, ok := strings.CutPrefix(k, "saml:"); ok && len(v) > 0 {
+					id.Session.Federation.Attributes[name] = v[0]
+				}
+			}
+		}
 	}
 	return id
+}
+
+// SAMLUser is somebody for whom a SAML provider vouches, as CloudTrail names it: the provider by saml:namequalifier.
+func SAMLUser(qualifier, subject string) Identity {
+	return Identity{Type: "SAMLUser", PrincipalID: qualifier + ":" + subject, UserName: subject, Provider: qualifier}
 }
 
 // StreamingUser is a user of the portal; method is how it signed in: API (streaming URL), USERPOOL, SAML, OIDC.

@@ -21,6 +21,7 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/audit"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -34,6 +35,7 @@ type Options struct {
 	// UserNetworks are where viewers are that have a way into VPCs; nil: in networks of both families.
 	UserNetworks func() []vpc.UserNetwork
 	ServiceRole  ServiceRole        // what AppStream may do in the account's network; nil: everything
+	Roles        Roles              // that SAML assertions name; nil: they are asked at the sign-in alone
 	Key          ed25519.PrivateKey // signs tickets and streaming URLs
 	Region       string
 	Account      string
@@ -45,6 +47,11 @@ type Options struct {
 	Audit          audit.Recorder // of sessions that end; nil keeps no record
 	Log            *slog.Logger
 	Now            func() time.Time
+}
+
+// Roles says whether a role that an assertion named lets its user stream from a stack; the error is fault.Denied when none does.
+type Roles interface {
+	MayStream(ctx context.Context, v appstream.Visitor, stack string, from iam.Request) error
 }
 
 // Control serves operations and runs the reconcilers.

@@ -13,6 +13,7 @@ import (
 
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -31,6 +32,7 @@ type LaunchRequest struct {
 	Visitor     appstream.Visitor
 	Stack       string // one of the visitor's
 	Application string
+	From        iam.Request // where the visitor is, for the policies of roles
 }
 
 // Launch gives the visitor a session: the running one of the same stack and fleet, or a new one on a ready instance. It returns
@@ -44,6 +46,11 @@ func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Sessi
 	}
 	if _, err := c.application(ctx, q.Application); err != nil {
 		return nil, err
+	}
+	if q.Visitor.Asserted != nil && c.Roles != nil {
+		if err := c.Roles.MayStream(ctx, q.Visitor, q.Stack, q.From); err != nil {
+			return nil, err
+		}
 	}
 	var out *appstream.Session
 	var fleet string

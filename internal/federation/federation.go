@@ -296,7 +296,7 @@ func (f *Federation) assertion(w http.ResponseWriter, r *http.Request) {
 		f.fail(w, r, id, refused("bad-assertion", "the form cannot be read"))
 		return
 	}
-	a, err := s.read(ctx, f.origin(r), r.PostForm.Get("SAMLResponse"), r.PostForm.Get("RelayState"))
+	a, err := s.read(ctx, f.Browser.Client(r).Origin(), r.PostForm.Get("SAMLResponse"), r.PostForm.Get("RelayState"))
 	if err != nil {
 		f.fail(w, r, id, err)
 		return
@@ -308,16 +308,6 @@ func (f *Federation) assertion(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.enter(w, r, id, t, err)
-}
-
-// origin is where a request comes from, for the policies of roles.
-func (f *Federation) origin(r *http.Request) iam.Request {
-	c := f.Browser.Client(r)
-	q := iam.Request{SourceIP: c.Source, UserAgent: c.Agent, Transport: iam.Plain}
-	if c.TLS != nil {
-		q.Transport = iam.Secure
-	}
-	return q
 }
 
 // finish signs in the browser that asked for an assertion.

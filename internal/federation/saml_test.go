@@ -20,7 +20,10 @@ import (
 	dsig "github.com/russellhaering/goxmldsig"
 
 	"penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/argon"
 	"penstock.dev/penstock/internal/control/access"
+	"penstock.dev/penstock/internal/control/signin"
+	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/sqlite"
 )
@@ -33,6 +36,7 @@ type idp struct {
 	key  *rsa.PrivateKey
 	cert []byte
 	sp   *samlProvider
+	f    *Federation
 	iam  *access.Service
 }
 
@@ -80,10 +84,17 @@ func newIDP(t *testing.T, change ...func(*Provider)) *idp {
 	if i.iam, err = access.New(access.Options{Store: store, AccountID: account, Seed: make([]byte, 32), Region: "us-east-1"}); err != nil {
 		t.Fatal(err)
 	}
-	f := &Federation{Options: Options{PublicURL: "https://portal.example", AccountID: account, KeyDir: dir, Now: time.Now, Roles: i.iam}}
-	if i.sp, err = f.newSAML(&p); err != nil {
+	users, err := signin.New(signin.Options{Store: store, Hasher: argon.New(argon.Options{}), Seed: make([]byte, 32)})
+	if err != nil {
 		t.Fatal(err)
 	}
+	i.f, err = New(Options{
+		Providers: []Provider{p}, SignIn: users, PublicURL: "https://portal.example", AccountID: account, KeyDir: dir, Roles: i.iam, Seed: make([]byte, 32),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.sp = i.f.saml[p.ID]
 	return i
 }
 
@@ -376,6 +387,10 @@ func TestSAMLRefuses(t *testing.T) {
 		} else if strings.Contains(err.Error(), "<samlp") {
 			t.Errorf("%s: the response stands in the reason", name)
 		}
+		// Nor is it the proof of who assumes a role, whatever the portal alone asks for.
+		if a, err := i.f.Assertion(t.Context(), i.sp.arn(), base64.StdEncoding.EncodeToString([]byte(response))); err == nil {
+			t.Errorf("%s: proves %s to STS", name, a.Subject)
+		}
 	}
 	for name, relay := range map[string]string{
 		"a stack that is not the provider's": "stack=other", "another account": "stack=demo&accountId=999999999999",
@@ -494,6 +509,87 @@ func (i *idp) role(name, trust, policy string) {
 	if err := i.iam.PutInline(i.t.Context(), access.Role, name, "stream", policy); err != nil {
 		i.t.Fatal(err)
 	}
+}
+
+// TestSAMLRoleBoundsAndIsAskedAgain: the role's MaxSessionDuration bounds the sign-in, and a launch asks the role again.
+func TestSAMLRoleBoundsAndIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	i := newIDP(t)
+	ctx := t.Context()
+	i.role("long", trustCorp, streamAll)
+	i.role("short", trustCorp, streamAll)
+	for name, d := range map[string]time.Duration{"long": 4 * time.Hour, "short": 2 * time.Hour} {
+		if _, err := i.iam.Change(ctx, access.Role, name, func(e *access.Entity) error { e.MaxSession = d; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	value := func(role string) string {
+		return "arn:aws:iam::" + account + ":role/" + role + ",arn:aws:iam::" + account + ":saml-provider/corp"
+	}
+	for name, tc := range map[string]struct {
+		roles, duration string
+		want            time.Duration
+	}{
+		"of the role":            {value("long"), "", 4 * time.Hour},
+		"of the assertion":       {value("long"), "1800", 30 * time.Minute},
+		"longer than the role's": {value("short"), "43200", 2 * time.Hour},
+		"of two roles":           {value("long") + `</AttributeValue><AttributeValue>` + value("short"), "", 2 * time.Hour},
+	} {
+		attributes := map[string]string{roleAttribute: tc.roles}
+		if tc.duration != "" {
+			attributes[lifeAttribute] = tc.duration
+		}
+		if a, err := i.read(i.good(said{attributes: attributes}), ""); err != nil || a.life != tc.want {
+			t.Errorf("%s: got %v (%v), want %v", name, a.life, err, tc.want)
+		}
+	}
+	a, err := i.read(i.good(said{attributes: map[string]string{roleAttribute: value("long"), tagAttribute + "groups": "staff"}}), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := func(stack string) error {
+		return i.iam.MayStream(ctx, a.visitor, stack, iam.Request{SourceIP: "192.0.2.1"})
+	}
+	refused := func(why, stack string) {
+		t.Helper()
+		if err := may(stack); !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: got %v, want that a launch is refused", why, err)
+		}
+	}
+	if err := may("demo"); err != nil {
+		t.Errorf("a launch: %v", err)
+	}
+	set := func(policy string) {
+		t.Helper()
+		if err := i.iam.PutInline(ctx, access.Role, "long", "stream", policy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(strings.Replace(streamAll, `"Resource":"*"`, `"Resource":"arn:aws:appstream:us-east-1:`+account+`:stack/lab"`, 1))
+	refused("a stack taken away", "demo")
+	if err := may("lab"); err != nil {
+		t.Errorf("the other stack: %v", err)
+	}
+	set(strings.Replace(streamAll, `"Resource"`, `"Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}},"Resource"`, 1))
+	refused("from elsewhere", "demo")
+	set(streamAll)
+	if err := i.iam.SetTrust(ctx, "long", strings.Replace(trustCorp, "saml-provider/corp", "saml-provider/other", 1)); err != nil {
+		t.Fatal(err)
+	}
+	refused("a provider that is trusted no more", "demo")
+	if err := i.iam.SetTrust(ctx, "long", trustCorp); err != nil {
+		t.Fatal(err)
+	}
+	if err := may("demo"); err != nil {
+		t.Errorf("trusted again: %v", err)
+	}
+	if err := i.iam.DeleteInline(ctx, access.Role, "long", "stream"); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.iam.Delete(ctx, access.Role, "long"); err != nil {
+		t.Fatal(err)
+	}
+	refused("a role that is gone", "demo")
 }
 
 // TestSAMLRole: the role in an assertion has to exist, to trust the provider, and to allow appstream:Stream on the stack.

@@ -219,7 +219,7 @@ func (p *Portal) launch(w http.ResponseWriter, r *http.Request, v appstream.Visi
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), launchWait)
 	defer cancel()
-	s, err := p.Control.Launch(ctx, control.LaunchRequest{Visitor: v, Stack: q.StackName, Application: q.ApplicationID})
+	s, err := p.Control.Launch(ctx, control.LaunchRequest{Visitor: v, Stack: q.StackName, Application: q.ApplicationID, From: p.Client(r).Origin()})
 	if errors.Is(err, context.DeadlineExceeded) {
 		writeError(w, http.StatusServiceUnavailable, "no-capacity", "no machine became ready in time; try again")
 		return

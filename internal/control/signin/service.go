@@ -16,6 +16,7 @@ import (
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/audit"
 	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/state"
 )
 
@@ -152,6 +153,15 @@ type Client struct {
 	Source string     // address, without port
 	Agent  string     // User-Agent
 	TLS    *audit.TLS `json:"-"` // nil: plain
+}
+
+// Origin is where a client is, as policies ask for it.
+func (c Client) Origin() iam.Request {
+	q := iam.Request{SourceIP: c.Source, UserAgent: c.Agent, Transport: iam.Plain}
+	if c.TLS != nil {
+		q.Transport = iam.Secure
+	}
+	return q
 }
 
 // recordable refuses to begin what could not go on record: nobody comes in, by whichever way, and nothing that a user proves with
