@@ -186,8 +186,8 @@ export class FakeAgent {
   }
 
   /** Waits until something received fulfils the condition. */
-  async until(condition: () => boolean, what: string): Promise<void> {
-    const end = performance.now() + 10_000;
+  async until(condition: () => boolean, what: string, millis = 20_000): Promise<void> {
+    const end = performance.now() + millis;
     while (!condition()) {
       if (performance.now() > end) {
         throw new Error(`timed out waiting for ${what}`);

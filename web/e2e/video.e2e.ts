@@ -1,102 +1,21 @@
-// JPEG, video and every fault that the viewer gets over by itself, in a real Chromium with its real decoders.
-import { codec, type Section, videoFlag } from "@penstock/protocol";
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+// JPEG and video in a real Chromium, with its own decoders.
+import { codec, videoFlag } from "@penstock/protocol";
+import { beforeEach, describe, expect, it } from "vitest";
 import { solidTile } from "../viewer/src/testing/tile_records.ts";
-import { launchBrowser } from "./browser.ts";
-import { FakeAgent } from "./fake_agent.ts";
-import { canvasOf } from "./picture.ts";
+import type { FakeAgent } from "./fake_agent.ts";
+import { fakeSession, green, grey, ground, quarters, red, slate } from "./fake_session.ts";
 import { type Codec, endSection, jpegSection, videoSection } from "./streams.ts";
 
-let browser: Browser;
-let page: Page;
-let agent: FakeAgent;
-const problems: string[] = [];
-const timeout = 30_000;
-
-beforeAll(async () => {
-  browser = await launchBrowser();
-});
-afterAll(() => browser?.close());
-
-beforeEach(async () => {
-  agent = new FakeAgent();
-  await agent.start();
-  page = await browser.newPage({ viewport: { width: 640, height: 480 } });
-  problems.length = 0;
-  page.on("pageerror", (error) => problems.push(error.message));
-  page.on("console", (message) => {
-    if (/Content Security Policy|TypeError|ReferenceError/.test(message.text())) {
-      problems.push(message.text());
-    }
-  });
-});
-afterEach(async () => {
-  await page.close();
-  await agent.stop();
-  expect(problems).toEqual([]);
-});
-
-/** The whole screen in one colour. */
-function ground(a: FakeAgent): Section[] {
-  return [
-    {
-      kind: "fill",
-      fills: [{ x: 0, y: 0, width: a.width, height: a.height, r: 30, g: 60, b: 90 }],
-    },
-  ];
-}
-
-async function streaming(): Promise<void> {
-  await page.waitForFunction(() => window.penstock?.state === "streaming", undefined, { timeout });
-}
-
-async function open(paint: (a: FakeAgent) => Section[] = ground): Promise<void> {
-  agent.paint = paint;
-  await page.goto(`${agent.url}#t=first.sig`);
-  await streaming();
-}
-
-/** Runs code in the display worker. */
-const inWorker = <T>(code: () => T) => page.workers()[0]?.evaluate(code);
-
-type Colour = [number, number, number];
-const slate: Colour = [30, 60, 90];
-const red: Colour = [200, 40, 40];
-const green: Colour = [40, 180, 60];
-const blue: Colour = [50, 60, 210];
-const grey = (n: number): Colour => [20 * n, 20 * n, 20 * n];
-
-/** Waits until the points of the canvas have these colours, off by no more than a lossy codec is. */
-async function shows(points: [number, number, Colour][], off = 4): Promise<void> {
-  await expect
-    .poll(
-      async () => {
-        const { width, rgb } = await canvasOf(page);
-        return points.flatMap(([x, y, want]) => {
-          const at = (y * width + x) * 3;
-          const got = [...rgb.subarray(at, at + 3)];
-          const near = want.every((value, i) => Math.abs(value - (got[i] ?? 0)) <= off);
-          return near ? [] : [`${x},${y} is ${got} instead of ${want}`];
-        });
-      },
-      { timeout },
-    )
-    .toEqual([]);
-}
-
-/** The four quarters of picture n at x and y. */
-const quarters = (x: number, y: number, n: number): [number, number, Colour][] => [
-  [x + 80, y + 60, red],
-  [x + 240, y + 60, green],
-  [x + 80, y + 180, blue],
-  [x + 240, y + 180, grey(n)],
-];
-
-const stats = () => page.evaluate(() => window.penstock.stats());
+const session = fakeSession();
+const { open, streaming, shows, stats, inWorker } = session;
 
 const acknowledged = (seq: number) =>
-  agent.until(() => agent.acks.some((ack) => ack.seq === seq), `ack ${seq}`);
+  session.agent.until(() => session.agent.acks.some((ack) => ack.seq === seq), `ack ${seq}`);
+
+let agent: FakeAgent;
+beforeEach(() => {
+  agent = session.agent;
+});
 
 describe.each<Codec>(["h264", "vp8"])("video in %s", (name) => {
   it("is shown in the right colours, picture by picture, and stays when it ends", async () => {

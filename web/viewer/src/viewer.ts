@@ -183,11 +183,11 @@ export class Viewer {
       signal,
     });
     this.#stage.follow(signal);
-    document.addEventListener(
-      "visibilitychange",
-      () => this.#session.setHidden(document.visibilityState === "hidden"),
-      { signal },
-    );
+    const seen = () => this.#session.setHidden(document.visibilityState === "hidden");
+    document.addEventListener("visibilitychange", seen, { signal });
+    // A frozen page is as good as hidden; what its connections did meanwhile is found out at once afterwards.
+    document.addEventListener("freeze", () => this.#session.setHidden(true), { signal });
+    document.addEventListener("resume", seen, { signal });
     window.addEventListener("online", () => this.#session.probe(), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.#session.probe(), {
       signal,

@@ -674,8 +674,8 @@ export class Display {
     if (connection === undefined) {
       return;
     }
-    this.stats.recoveries++;
     if (cause instanceof MediaFault) {
+      this.stats.recoveries++;
       this.#mediaFault(cause, connection);
       return;
     }
@@ -685,6 +685,7 @@ export class Display {
       this.#events.broken(String(cause));
       return;
     }
+    this.stats.recoveries++;
     const now = this.#now();
     this.#faults = this.#faults.filter((at) => now - at < faultWindowMillis);
     this.#faults.push(now);

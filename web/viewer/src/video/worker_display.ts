@@ -57,6 +57,7 @@ export class WorkerDisplay implements DisplayChannel {
   /** Ends the wait for the worker's lock. */
   #lock: AbortController | undefined;
   #pongTimer: ReturnType<typeof setTimeout> | undefined;
+  #checkTimer: ReturnType<typeof setTimeout> | undefined;
   #checkedAt = Number.NEGATIVE_INFINITY;
   #refused = 0;
   /** Sums of workers that are gone. */
@@ -97,9 +98,14 @@ export class WorkerDisplay implements DisplayChannel {
   }
 
   check(): void {
-    if (this.#now() - this.#checkedAt >= checkMillis) {
-      this.#ask();
-    }
+    // Asked too lately, ask a little later: this may be the last input, and the worker hang since that answer.
+    this.#checkTimer ??= setTimeout(
+      () => {
+        this.#checkTimer = undefined;
+        this.#ask();
+      },
+      Math.max(0, this.#checkedAt + checkMillis - this.#now()),
+    );
   }
 
   #ask(): void {
@@ -141,11 +147,11 @@ export class WorkerDisplay implements DisplayChannel {
     const failed = (event: Event) => {
       event.preventDefault();
       if (this.#worker === worker) {
-        this.#lost(event instanceof ErrorEvent ? event.message : "a message was lost");
+        this.#lost("message" in event ? String(event.message) : "a message was lost");
       }
     };
     worker.onerror = failed;
-    worker.onmessageerror = failed;
+    worker.addEventListener("messageerror", failed);
     const canvas = this.#host.newCanvas().transferControlToOffscreen();
     this.#post({ kind: "surface", canvas }, [canvas]);
     this.#host.decoder.then(
@@ -179,13 +185,13 @@ export class WorkerDisplay implements DisplayChannel {
 
   #receive(message: FromWorker): void {
     this.#spoke = true;
-    clearTimeout(this.#pongTimer);
-    this.#pongTimer = undefined;
     switch (message.kind) {
       case "stats":
         this.#report(message.stats);
         return;
       case "pong":
+        clearTimeout(this.#pongTimer);
+        this.#pongTimer = undefined;
         return;
       case "held":
         this.#held();
