@@ -59,69 +59,30 @@ func addSet(c *nftables.Conn, set *nftables.Set, elements []nftables.SetElement)
 // replace puts the ruleset in force in place of the one before, in one step. It returns the generation that this made.
 // With logs, packets that rules of interfaces drop are logged.
 func (f filter) replace(rules vpc.Ruleset, logs bool) (generation uint32, err error) {
-	c, err := f.conn()
+	b, err := f.batch(logs)
 	if err != nil {
-		return 0, fmt.Errorf("open packet filter: %w", err)
+		return 0, err
 	}
-	defer func() { _ = c.CloseLasting() }()
-	t := c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}) // so that there is one to delete
-	c.DelTable(t)
-	t = c.AddTable(t)
-
-	chains := make(map[string]*nftables.Chain, len(rules.Chains))
+	defer b.close()
+	b.c.AddTable(b.t) // so that there is one to delete
+	b.c.DelTable(b.t)
+	b.c.AddTable(b.t)
 	for i := range rules.Chains { // all of them before anything leads to one
-		chain := &nftables.Chain{Name: rules.Chains[i].Name, Table: t}
-		if h := rules.Chains[i].Hook; h != "" {
-			chain.Type, chain.Hooknum = nftables.ChainTypeFilter, hook(h)
-			chain.Priority = new(nftables.ChainPriority(rules.Chains[i].Priority))
-			policy := nftables.ChainPolicyAccept
-			if rules.Chains[i].Drop {
-				policy = nftables.ChainPolicyDrop
-			}
-			chain.Policy = &policy
-		}
-		chains[chain.Name] = c.AddChain(chain)
+		b.addChain(&rules.Chains[i])
 	}
-	sets := make(map[string]*nftables.Set, len(rules.Sets))
-	for _, s := range rules.Sets {
-		set := &nftables.Set{Table: t, Name: s.Name, KeyType: headerOf(s.Family).key, Interval: s.Interval}
-		elements := make([]nftables.SetElement, 0, len(s.Addrs)+2*len(s.Ranges))
-		for _, r := range s.Ranges {
-			elements = append(elements, nftables.SetElement{Key: r.First.AsSlice()})
-			if end := r.Last.Next(); end.IsValid() { // the kernel wants the first address that is not in it
-				elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
-			}
+	for i := range rules.Sets {
+		if err := b.addSet(&rules.Sets[i]); err != nil {
+			return 0, err
 		}
-		for _, a := range s.Addrs {
-			elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
-		}
-		if err := addSet(c, set, elements); err != nil {
-			return 0, fmt.Errorf("add set %s: %w", s.Name, err)
-		}
-		sets[s.Name] = set
 	}
 	for i := range rules.Chains {
 		for j := range rules.Chains[i].Rules {
-			r := &rules.Chains[i].Rules[j]
-			es, err := expressions(c, t, sets, r)
-			if err != nil {
+			if err := b.addRule(rules.Chains[i].Name, &rules.Chains[i].Rules[j], 0); err != nil {
 				return 0, err
 			}
-			if name, verdict := loggedIn(r); logs && name != "" {
-				if chains[name] == nil {
-					chains[name] = c.AddChain(&nftables.Chain{Name: name, Table: t})
-					logChain(c, chains[name], r.Name, verdict)
-				}
-				es[len(es)-1] = &expr.Verdict{Kind: expr.VerdictGoto, Chain: name}
-			}
-			rule := &nftables.Rule{Table: t, Chain: chains[rules.Chains[i].Name], Exprs: es}
-			if r.Name != "" {
-				rule.UserData = userdata.AppendString(nil, userdata.TypeComment, r.Name)
-			}
-			c.AddRule(rule)
 		}
 	}
-	if err := c.Flush(); err != nil {
+	if err := b.c.Flush(); err != nil {
 		if errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS) {
 			err = fmt.Errorf("%d rules are more than one message may hold here; raise the limit (sudo sysctl -w net.core.wmem_max=%d) "+
 				"or name networks by prefix lists, which are one rule: %w", count(rules), filterBuffer, err)
@@ -129,6 +90,94 @@ func (f filter) replace(rules vpc.Ruleset, logs bool) (generation uint32, err er
 		return 0, fmt.Errorf("replace packet filter: %w", err)
 	}
 	return f.generation()
+}
+
+// batch collects changes of one namespace's packet filter that the kernel makes in one step or not at all.
+type batch struct {
+	c      *nftables.Conn
+	t      *nftables.Table
+	chains map[string]bool // that are there
+	sets   map[string]*nftables.Set
+	logs   bool // packets that rules of interfaces drop are logged
+	steps  int  // that it has
+}
+
+func (f filter) batch(logs bool) (*batch, error) {
+	c, err := f.conn()
+	if err != nil {
+		return nil, fmt.Errorf("open packet filter: %w", err)
+	}
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	return &batch{c: c, t: t, chains: map[string]bool{}, sets: map[string]*nftables.Set{}, logs: logs}, nil
+}
+
+func (b *batch) close() { _ = b.c.CloseLasting() } // what it was for is done or was reported
+
+func (b *batch) addChain(c *vpc.Chain) {
+	chain := &nftables.Chain{Name: c.Name, Table: b.t}
+	if c.Hook != "" {
+		chain.Type, chain.Hooknum = nftables.ChainTypeFilter, hook(c.Hook)
+		chain.Priority = new(nftables.ChainPriority(c.Priority))
+		policy := nftables.ChainPolicyAccept
+		if c.Drop {
+			policy = nftables.ChainPolicyDrop
+		}
+		chain.Policy = &policy
+	}
+	b.c.AddChain(chain)
+	b.chains[c.Name] = true
+	b.steps++
+}
+
+// setOf is a set as the library names it, and its elements.
+func (b *batch) setOf(s *vpc.AddrSet) (*nftables.Set, []nftables.SetElement) {
+	elements := make([]nftables.SetElement, 0, len(s.Addrs)+2*len(s.Ranges))
+	for _, r := range s.Ranges {
+		elements = append(elements, nftables.SetElement{Key: r.First.AsSlice()})
+		if end := r.Last.Next(); end.IsValid() { // the kernel wants the first address that is not in it
+			elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		}
+	}
+	for _, a := range s.Addrs {
+		elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
+	}
+	return &nftables.Set{Table: b.t, Name: s.Name, KeyType: headerOf(s.Family).key, Interval: s.Interval}, elements
+}
+
+func (b *batch) addSet(s *vpc.AddrSet) error {
+	set, elements := b.setOf(s)
+	if err := addSet(b.c, set, elements); err != nil {
+		return fmt.Errorf("add set %s: %w", s.Name, err)
+	}
+	b.sets[s.Name] = set
+	b.steps++
+	return nil
+}
+
+// addRule adds a rule at the end of a chain, or before the rule with that handle.
+func (b *batch) addRule(chain string, r *vpc.Rule, before uint64) error {
+	b.steps++
+	es, err := expressions(b.c, b.t, b.sets, r)
+	if err != nil {
+		return err
+	}
+	if name, verdict := loggedIn(r); b.logs && name != "" {
+		if !b.chains[name] {
+			b.chains[name] = true
+			logChain(b.c, b.c.AddChain(&nftables.Chain{Name: name, Table: b.t}), r.Name, verdict)
+		}
+		es[len(es)-1] = &expr.Verdict{Kind: expr.VerdictGoto, Chain: name}
+	}
+	rule := &nftables.Rule{Table: b.t, Chain: &nftables.Chain{Name: chain, Table: b.t}, Exprs: es, Position: before}
+	if r.Name != "" {
+		rule.UserData = userdata.AppendString(nil, userdata.TypeComment, r.Name)
+	}
+	if before != 0 {
+		b.c.InsertRule(rule)
+	} else {
+		b.c.AddRule(rule)
+	}
+	return nil
 }
 
 func count(rules vpc.Ruleset) (n int) {

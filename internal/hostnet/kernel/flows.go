@@ -339,6 +339,18 @@ func (w *watch) replaced() {
 	w.beyond = nil
 }
 
+// amended forgets counters of rules that went. The others go on.
+func (w *watch) amended(rules vpc.Ruleset) {
+	stays := logChains(rules, true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for rule := range w.beyond {
+		if !stays[logChainName(rule)] {
+			delete(w.beyond, rule)
+		}
+	}
+}
+
 // leave remembers an interface that goes, for what is told of it later. The caller holds Driver.mu.
 func (w *watch) leave(a netip.Addr, id vpc.NetworkInterfaceID) {
 	if !w.d.cfg.Meter {

@@ -421,8 +421,20 @@ func (d *Driver) settleRules(n *network) (foreign bool, err error) {
 			d.log.Warn("what rules dropped without logging could not be counted", "vpc", n.id, "error", err)
 		}
 	}
-	n.generation, n.compiled = 0, nil
 	logs := n.watch.log != nil && !d.unlogged
+	if n.generation != 0 && !foreign && logs == n.logs {
+		generation, alone, err := f.amend(n.generation, n.rules, rules, logs)
+		if err == nil && alone {
+			n.watch.amended(rules)
+			n.generation, n.compiled, n.rules = generation, d.plan.Snapshot, rules
+			return false, nil
+		}
+		foreign = err == nil // somebody else made a change at the same time
+		if err != nil && !errors.Is(err, errNotAmended) {
+			d.log.Warn("the packet filter is replaced: it could not be amended", "vpc", n.id, "error", err)
+		}
+	}
+	n.generation, n.compiled = 0, nil
 	generation, err := f.replace(rules, logs)
 	if logs && errors.Is(err, unix.ENOENT) {
 		d.log.Warn("the packet filter cannot log what it drops", "vpc", n.id, "error", err)

@@ -526,6 +526,9 @@ func TestInsideIdleConnectionsHoldNoPipes(t *testing.T) {
 
 func (l *lane) exchange(user, served net.Conn) {
 	l.t.Helper()
+	if err := errors.Join(user.SetDeadline(time.Now().Add(patience)), served.SetDeadline(time.Now().Add(patience))); err != nil {
+		l.t.Fatal(err)
+	}
 	for _, c := range []struct{ from, to net.Conn }{{user, served}, {served, user}} {
 		b := make([]byte, 1)
 		if _, err := c.from.Write([]byte("x")); err != nil {
