@@ -148,7 +148,7 @@ func TestResourcesOfRequests(t *testing.T) {
 }
 
 // TestEveryServedOperationAsksThePolicies: a user without policies is refused by every operation, also by those that are not
-// served, but for the three of STS that need no permission.
+// served, but for the four of STS that need no permission.
 func TestEveryServedOperationAsksThePolicies(t *testing.T) {
 	t.Parallel()
 	a, ann := newAccess(t, 0)
@@ -164,7 +164,7 @@ func TestEveryServedOperationAsksThePolicies(t *testing.T) {
 		}
 	}
 	slices.Sort(open)
-	if want := []string{"AssumeRole", "GetCallerIdentity", "GetSessionToken"}; !slices.Equal(open, want) {
+	if want := []string{"AssumeRole", "AssumeRoleWithSAML", "GetCallerIdentity", "GetSessionToken"}; !slices.Equal(open, want) {
 		t.Errorf("operations without a question: got %v, want %v", open, want)
 	}
 }
