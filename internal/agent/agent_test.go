@@ -482,6 +482,30 @@ func TestPacing(t *testing.T) {
 		})
 		expect("large change that goes on", 3*time.Millisecond, "(0,0)-(640,304)")
 		drawing.Wait()
+
+		// A frame in strips is whole from the second on, although each strip is small.
+		time.Sleep(time.Second)
+		p.got()
+		strips := func() {
+			for y := 0; y < 480; y += 60 {
+				w.screen.draw(image.Rect(0, y, 640, y+60))
+				synctest.Wait()
+				time.Sleep(300 * time.Microsecond)
+			}
+		}
+		for frame := range 5 {
+			strips()
+			time.Sleep(40 * time.Millisecond)
+			u := p.got()
+			if frame > 0 && (len(u) != 1 || u[0].text != "(0,0)-(640,480)") {
+				t.Errorf("frame %d came in %d updates: %+v", frame, len(u), u)
+			}
+			seq = u[len(u)-1].seq
+			p.ack(seq)
+		}
+		time.Sleep(time.Second)
+		w.screen.draw(image.Rect(0, 60, 640, 120))
+		expect("a strip after a rest", 0, "(0,60)-(640,120)")
 	})
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"image"
 	"sync"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 	burstShare = 4
 	burstGap   = time.Millisecond
 	burstTime  = 3 * time.Millisecond
+	// A change of moveShare of the screen makes what changes there within moveTime part of a moving picture.
+	moveShare = 16
+	moveTime  = 250 * time.Millisecond
 	// promptShare is how small a change must be, as a share of the screen, to count as the answer to an input.
 	promptShare = 16
 	never       = 24 * time.Hour
@@ -51,14 +55,16 @@ type display struct {
 	probe   uint64 // time of the ping whose answer is awaited; 0: none
 
 	// Only the pump uses these.
-	viewer *viewer
-	size   media.Size
-	region media.Region // damage that was not sent yet
-	prompt media.Region // of it, what is small and came soon after an input
-	taken  media.Region
-	seq    uint32
-	more   bool // the encoder has the rest of a change
-	timer  *time.Timer
+	viewer  *viewer
+	size    media.Size
+	region  media.Region // damage that was not sent yet
+	prompt  media.Region // of it, what is small and came soon after an input
+	taken   media.Region
+	seq     uint32
+	more    bool            // the encoder has the rest of a change
+	moved   image.Rectangle // where the last large change was
+	movedAt time.Time
+	timer   *time.Timer
 	// failures counts captures that failed one after the other, as one does when the size has just changed.
 	failures int
 }
@@ -350,12 +356,14 @@ func (d *display) pending() bool {
 }
 
 // settle gives a large change that is still being drawn a few milliseconds to end, so that the picture is
-// not half old and half new.
+// not half old and half new. So does any change of what moves: a frame may be drawn in parts, each of them small.
 func (d *display) settle(ctx context.Context) error {
-	if d.region.Area()*burstShare <= d.size.Width*d.size.Height || d.size != d.a.screen.Size() {
+	start := d.a.now()
+	large := d.region.Area()*burstShare > d.size.Width*d.size.Height
+	if !large && !d.moves(start) || d.size != d.a.screen.Size() {
 		return nil
 	}
-	end := d.a.now().Add(burstTime)
+	end := start.Add(burstTime)
 	for {
 		left := end.Sub(d.a.now())
 		if left <= 0 {
@@ -373,6 +381,34 @@ func (d *display) settle(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// moves reports whether some of the damage is where a large change was of late.
+func (d *display) moves(now time.Time) bool {
+	if now.Sub(d.movedAt) > moveTime {
+		return false
+	}
+	for _, r := range d.region.Rects() {
+		if r.Overlaps(d.moved) {
+			return true
+		}
+	}
+	return false
+}
+
+// noteMove remembers where a large change is.
+func (d *display) noteMove(views []media.View, now time.Time) {
+	var box image.Rectangle
+	for i := range views {
+		box = box.Union(views[i].Rect)
+	}
+	if box.Dx()*box.Dy()*moveShare < d.size.Width*d.size.Height {
+		return
+	}
+	if now.Sub(d.movedAt) <= moveTime {
+		box = box.Union(d.moved) // it may have come in two parts
+	}
+	d.moved, d.movedAt = box, now
 }
 
 // update captures and encodes what changed and sends it, unless nothing did. A prompt one has only the answer to an
@@ -446,6 +482,7 @@ func (d *display) encode(quality media.Quality, prompt bool) (*media.Packet, err
 		return nil, nil
 	}
 	d.failures = 0
+	d.noteMove(views, d.a.now())
 	for i := range views {
 		views[i].Prompt = prompt
 	}
