@@ -339,7 +339,7 @@ func sessionSpec(b *linkapi.Begin) appstream.SessionSpec {
 			Command: b.Application.Command, WorkingDir: b.Application.WorkingDir,
 		},
 		ControlKey: b.ControlKey, DisconnectTimeout: b.DisconnectTimeout, IdleTimeout: b.IdleTimeout,
-		DisplayPort: b.DisplayPort, Width: b.Width, Height: b.Height,
+		EndsAt: b.EndsAt, DisplayPort: b.DisplayPort, Width: b.Width, Height: b.Height,
 	}
 }
 

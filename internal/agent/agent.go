@@ -102,6 +102,7 @@ type Agent struct {
 	tickets  tickets
 	buttons  media.Buttons
 	lastUsed time.Time // when the user last did something
+	warned   bool      // the viewer was told that the session ends soon
 }
 
 // New builds an agent. Run must be running for timers and events.
@@ -235,10 +236,37 @@ func (a *Agent) look() (Event, chan<- Event, time.Duration) {
 			a.emitLocked(Event{Kind: Over, Session: a.spec.ID, Code: appstream.EndDisconnected, Reason: reason})
 		}
 	}
+	wait = min(wait, a.warnLocked())
 	if len(a.pending) == 0 {
 		return Event{}, nil, wait
 	}
 	return a.pending[0], a.events, wait
+}
+
+// warnTime is how long before the session's greatest length its user is told, as AppStream does.
+const warnTime = 5 * time.Minute
+
+// warnLocked tells the viewer once that the session ends soon, and returns how long that is off.
+func (a *Agent) warnLocked() time.Duration {
+	const never = 24 * time.Hour
+	if a.over != nil || a.spec == nil || a.spec.EndsAt.IsZero() || a.viewer == nil || a.warned {
+		return never
+	}
+	now := a.now()
+	left := a.spec.EndsAt.Sub(now)
+	if left > warnTime {
+		return left - warnTime
+	}
+	a.warned = true
+	if minutes := int((left + time.Minute - 1) / time.Minute); minutes > 0 {
+		unit := "minutes"
+		if minutes == 1 {
+			unit = "minute"
+		}
+		a.viewer.send(&media.Notice{Code: media.NoticeEndsSoon, Text: fmt.Sprintf(
+			"This session ends in %d %s, when it reaches its greatest length. Save your work.", minutes, unit)})
+	}
+	return never
 }
 
 // refreshCursor fetches the cursor and hands it to the viewer.

@@ -35,6 +35,7 @@ type screen struct {
 	captures int
 	resizes  []media.Layout
 	fail     error
+	shape    uint32 // serial of a cursor that is seen
 }
 
 func newScreen() *screen {
@@ -63,7 +64,14 @@ func (s *screen) MaxSize() media.Size            { return media.Size{Width: 2000
 func (s *screen) Damaged() <-chan struct{}       { return s.damaged }
 func (s *screen) CursorChanged() <-chan struct{} { return s.cursor }
 func (s *screen) Done() <-chan struct{}          { return s.done }
-func (s *screen) Cursor() (media.Cursor, error)  { return media.Cursor{Serial: 7}, nil }
+func (s *screen) Cursor() (media.Cursor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shape != 0 {
+		return media.Cursor{Serial: s.shape, Size: media.Size{Width: 1, Height: 1}, RGBA: make([]byte, 4)}, nil
+	}
+	return media.Cursor{Serial: 7}, nil
+}
 
 func (s *screen) count() int {
 	s.mu.Lock()
@@ -339,11 +347,16 @@ func (w *world) ticket() string {
 
 func (w *world) open(ticket string) *page {
 	w.t.Helper()
+	return w.connect(ticket, &media.Hello{Version: 1})
+}
+
+func (w *world) connect(ticket string, hello *media.Hello) *page {
+	w.t.Helper()
 	p := &page{w: w, control: newLink()}
 	w.parts.Go(func() {
 		p.controlEnd.set(w.agent.ServeControl(context.Background(), ticket, p.control))
 	})
-	p.say(&media.Hello{Version: 1})
+	p.say(hello)
 	synctest.Wait()
 	var ok bool
 	if p.welcome, ok = (<-p.control.toViewer).(*media.Welcome); !ok {
@@ -902,6 +915,94 @@ func TestCursorIsSent(t *testing.T) {
 		p = w.open(w.ticket()) // the next viewer gets it without a change
 		if c, ok := (<-p.control.toViewer).(*media.Cursor); !ok || c.Serial != 7 {
 			t.Errorf("got %+v, want the cursor", c)
+		}
+	})
+}
+
+// The pictures of an animated cursor are sent once, as long as the viewer keeps them.
+func TestCursorsThatTheViewerKeepsAreNamed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		defer w.end()
+		p := w.connect(w.ticket(), &media.Hello{Version: 1, KeepsCursors: true})
+		show := func(serial uint32) media.ToViewer {
+			w.screen.mu.Lock()
+			w.screen.shape = serial
+			w.screen.mu.Unlock()
+			w.screen.cursor <- struct{}{}
+			synctest.Wait()
+			select {
+			case m := <-p.control.toViewer:
+				return m
+			default:
+				return nil
+			}
+		}
+		for round := range 3 {
+			for serial := uint32(1); serial <= media.KeptCursors; serial++ {
+				m := show(serial)
+				c, whole := m.(*media.Cursor)
+				again, named := m.(*media.CursorAgain)
+				if whole && c.Serial != serial || named && again.Serial != serial || whole == named || whole != (round == 0) {
+					t.Fatalf("round %d, cursor %d: got %+v", round, serial, m)
+				}
+			}
+		}
+		show(1000) // takes the place of the oldest
+		if _, whole := show(1).(*media.Cursor); !whole {
+			t.Error("a cursor that the viewer no longer has was not sent")
+		}
+		if _, named := show(3).(*media.CursorAgain); !named {
+			t.Error("a cursor that the viewer still has was sent again")
+		}
+	})
+}
+
+func TestWarnsBeforeTheGreatestLength(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(s *appstream.SessionSpec) { s.EndsAt = time.Now().Add(time.Hour) })
+		defer w.end()
+		notices := func(l *link) (texts []string) {
+			synctest.Wait()
+			for {
+				select {
+				case m := <-l.toViewer:
+					if n, ok := m.(*media.Notice); ok {
+						if n.Code != media.NoticeEndsSoon {
+							t.Errorf("got code %d", n.Code)
+						}
+						texts = append(texts, n.Text)
+					}
+				default:
+					return texts
+				}
+			}
+		}
+		stay := func(p *page, d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(min(10*time.Second, time.Until(end))) {
+				p.say(&media.Ping{})
+			}
+		}
+		p := w.open(w.ticket())
+		stay(p, 54*time.Minute)
+		if got := notices(p.control); got != nil {
+			t.Errorf("six minutes before the end: got %q", got)
+		}
+		stay(p, 90*time.Second)
+		want := []string{"This session ends in 5 minutes, when it reaches its greatest length. Save your work."}
+		if diff := cmp.Diff(want, notices(p.control)); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		stay(p, time.Minute)
+		if got := notices(p.control); got != nil {
+			t.Errorf("told again: %q", got)
+		}
+		p = w.open(w.ticket()) // who comes late is told what is left
+		want = []string{"This session ends in 4 minutes, when it reaches its greatest length. Save your work."}
+		if diff := cmp.Diff(want, notices(p.control)); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
 		}
 	})
 }

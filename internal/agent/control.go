@@ -39,6 +39,7 @@ type viewer struct {
 	fixed   bool                // sizes of the window do not count
 	display *display            // guarded by the agent's mutex
 	hidden  bool                // guarded by the agent's mutex
+	kept    *keptCursors        // nil: the viewer keeps none; used by the writer alone
 }
 
 // close ends the viewer's connections for a reason; the first reason counts.
@@ -76,6 +77,9 @@ func (a *Agent) ServeControl(ctx context.Context, ticket string, conn ControlCon
 	v := &viewer{
 		cancel: cancel, out: make(chan media.ToViewer, maxOut), cursor: make(chan struct{}, 1),
 		layout: make(chan media.Layout, 1), fixed: hello.FixedSize,
+	}
+	if hello.KeepsCursors {
+		v.kept = new(keptCursors)
 	}
 	v.heard.Store(int64(a.micros()))
 	welcome, c := a.join(v, hello)
@@ -162,6 +166,8 @@ func (a *Agent) replace(v *viewer) (*media.Tickets, *media.Close) {
 		signal(v.cursor)
 	}
 	a.emitLocked(Event{Kind: Connected, Session: a.spec.ID})
+	a.warned = false // this viewer was not told yet that the session ends soon
+	signal(a.kick)
 	return t, nil
 }
 
@@ -204,7 +210,7 @@ func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn, first me
 		case m = <-v.out:
 		case <-v.cursor:
 			a.mu.Lock()
-			m = a.cursor
+			m = v.kept.message(a.cursor)
 			a.mu.Unlock()
 		case <-timer.C:
 			quiet := time.Duration(int64(a.micros())-v.heard.Load()) * time.Microsecond
@@ -299,6 +305,10 @@ func (a *Agent) read(ctx context.Context, v *viewer, conn ControlConn) error {
 		case *media.Resize:
 			if !v.fixed {
 				wish(v.layout, media.SingleMonitor(m.Size, m.Scale))
+			}
+		case *media.Monitors:
+			if !v.fixed {
+				wish(v.layout, m.Layout)
 			}
 		case *media.Visibility:
 			a.setHidden(v, m.Hidden)

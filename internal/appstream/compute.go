@@ -58,6 +58,7 @@ type SessionSpec struct {
 	ControlKey        []byte // Ed25519 public key of the broker
 	DisconnectTimeout time.Duration
 	IdleTimeout       time.Duration // 0: off
+	EndsAt            time.Time     // when the session reaches its greatest length; zero: never
 	DisplayPort       uint16        // where the viewer opens the display channel
 	Width, Height     uint16        // fixed screen; 0: follows the window
 	Context           string        // SessionContext of the streaming URL, for the application's environment

@@ -112,7 +112,7 @@ func (c *Control) begin(ctx context.Context, s *appstream.Session) error {
 func (c *Control) sessionSpec(ctx context.Context, s *appstream.Session) (appstream.SessionSpec, error) {
 	spec := appstream.SessionSpec{
 		ID: s.ID, UserID: s.UserID, Stack: s.Stack, Fleet: s.Fleet, Endpoint: s.Endpoint, Context: s.Context,
-		ControlKey: publicKey(c.Key), DisconnectTimeout: s.DisconnectTimeout, IdleTimeout: s.IdleTimeout, DisplayPort: s.DisplayPort,
+		EndsAt: s.MaxEnd, ControlKey: publicKey(c.Key), DisconnectTimeout: s.DisconnectTimeout, IdleTimeout: s.IdleTimeout, DisplayPort: s.DisplayPort,
 	}
 	if s.Fixed != "" {
 		var err error

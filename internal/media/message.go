@@ -43,6 +43,8 @@ type Hello struct {
 	Size      Size
 	Scale     int // percent
 	FixedSize bool
+	// KeepsCursors: the viewer keeps the last KeptCursors cursors.
+	KeepsCursors bool
 }
 
 // Welcome answers Hello.
@@ -66,6 +68,27 @@ type Pong struct{ Time uint64 }
 type Resize struct {
 	Size  Size
 	Scale int // percent
+}
+
+// Monitors asks for one or two monitors.
+type Monitors struct{ Layout Layout }
+
+// KeptCursors is how many cursors a viewer keeps.
+const KeptCursors = 64
+
+// CursorAgain shows a cursor that the viewer keeps.
+type CursorAgain struct{ Serial uint32 }
+
+// NoticeCode says what a notice is about.
+type NoticeCode uint16
+
+// NoticeEndsSoon: the session reaches its greatest length soon.
+const NoticeEndsSoon NoticeCode = 1
+
+// Notice is something the user should read.
+type Notice struct {
+	Code NoticeCode
+	Text string // plain words
 }
 
 // Ended says that the session is over.
@@ -107,6 +130,7 @@ func (*Hello) fromViewer()             {}
 func (*Ping) fromViewer()              {}
 func (*Pong) fromViewer()              {}
 func (*Resize) fromViewer()            {}
+func (*Monitors) fromViewer()          {}
 func (*Visibility) fromViewer()        {}
 func (*End) fromViewer()               {}
 func (*NeedDisplayTicket) fromViewer() {}
@@ -115,9 +139,11 @@ func (*Ack) fromViewer()               {}
 func (*Refresh) fromViewer()           {}
 func (*Input) fromViewer()             {}
 
-func (*Welcome) toViewer() {}
-func (*Ping) toViewer()    {}
-func (*Pong) toViewer()    {}
-func (*Cursor) toViewer()  {}
-func (*Ended) toViewer()   {}
-func (*Tickets) toViewer() {}
+func (*Welcome) toViewer()     {}
+func (*Ping) toViewer()        {}
+func (*Pong) toViewer()        {}
+func (*Cursor) toViewer()      {}
+func (*CursorAgain) toViewer() {}
+func (*Notice) toViewer()      {}
+func (*Ended) toViewer()       {}
+func (*Tickets) toViewer()     {}

@@ -12,7 +12,8 @@ func fromWire(m channel.Message) media.FromViewer {
 	case *channel.Hello:
 		return &media.Hello{
 			Version: int(m.Version), Size: size(m.Width, m.Height), Scale: int(m.Scale),
-			FixedSize: m.Flags&channel.HelloFixedSize != 0,
+			FixedSize:    m.Flags&channel.HelloFixedSize != 0,
+			KeepsCursors: m.Capabilities&channel.HelloKeepsCursors != 0,
 		}
 	case *channel.Ping:
 		return &media.Ping{Time: m.Time}
@@ -20,6 +21,12 @@ func fromWire(m channel.Message) media.FromViewer {
 		return &media.Pong{Time: m.Time}
 	case *channel.Resize:
 		return &media.Resize{Size: size(m.Width, m.Height), Scale: int(m.Scale)}
+	case *channel.Monitors:
+		layout := media.Layout{Scale: int(m.Scale)}
+		for i, one := range m.Monitors {
+			layout.Monitors[i] = size(one.Width, one.Height)
+		}
+		return &media.Monitors{Layout: layout}
 	case *channel.Visibility:
 		return &media.Visibility{Hidden: m.Hidden}
 	case *channel.End:
@@ -56,7 +63,7 @@ func toWire(m media.ToViewer) channel.Message {
 	switch m := m.(type) {
 	case *media.Welcome:
 		return &channel.Welcome{
-			Version: uint16(m.Version), DisplayPort: m.DisplayPort,
+			Version: uint16(m.Version), Capabilities: channel.WelcomeMonitors, DisplayPort: m.DisplayPort,
 			MaxWidth: uint16(m.MaxSize.Width), MaxHeight: uint16(m.MaxSize.Height),
 			SessionID: m.Session, Application: m.Application,
 			DisplayTicket: m.DisplayTicket, ResumeTicket: m.ResumeTicket,
@@ -70,6 +77,10 @@ func toWire(m media.ToViewer) channel.Message {
 			Serial: m.Serial, Width: uint16(m.Size.Width), Height: uint16(m.Size.Height),
 			HotX: uint16(m.Hot.X), HotY: uint16(m.Hot.Y), RGBA: m.RGBA,
 		}
+	case *media.CursorAgain:
+		return &channel.CursorAgain{Serial: m.Serial}
+	case *media.Notice:
+		return &channel.Notice{Code: uint16(m.Code), Text: m.Text}
 	case *media.Ended:
 		return &channel.Ended{Code: channel.EndedCode(m.Code), Reason: m.Reason}
 	case *media.Tickets:

@@ -302,9 +302,12 @@ it("leaves by keyboard to the toolbar, and ends the session from there", async (
   await page.keyboard.press("Escape");
   expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("TEXTAREA");
   await page.keyboard.press("Control+Alt+Shift+Q");
-  await page.keyboard.press("ArrowRight");
+  for (let i = 0; i < 4; i++) {
+    await page.keyboard.press("ArrowRight");
+  }
+  expect(await focused()).toBe("Quality");
   await page.keyboard.press("Enter");
-  await page.locator(".stats").waitFor();
+  await page.locator(".quality").waitFor();
   await page.waitForTimeout(300); // the bar slides in; axe judges colours
   await expectAccessible(page);
   await page.keyboard.press("ArrowRight");
@@ -475,4 +478,121 @@ it("needs a ticket", async () => {
   await page.goto(agent.url);
   await state("ended");
   expect(await page.locator("h1").textContent()).toBe("This page needs a streaming link");
+});
+
+it("shows the quality of the session, copies it, and measures only while it is open", async () => {
+  agent.paint = picture;
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  const pings = () => agent.received.filter((m) => m.kind === "ping").length;
+  await page.waitForTimeout(1500); // a closed panel asks for nothing
+  const closed = pings();
+  expect(closed).toBeLessThanOrEqual(1); // the one of welcome
+  await page.keyboard.press("Control+Alt+Shift+S");
+  const panel = page.getByRole("region", { name: "Quality" });
+  await panel.waitFor();
+  agent.update([agent.tiles(solidTile(9, 7, [1, 2, 3]))]);
+  await agent.until(() => pings() > closed, "a measured round trip");
+  const value = (label: string) => panel.locator("div", { hasText: label }).locator("dd").first();
+  await until(() => value("Screen").textContent(), "640 × 480, 100 % desktop, shown at 100 %");
+  await expect.poll(() => value("Age of pictures").textContent()).toMatch(/ms \/ .* ms/);
+  await expect.poll(() => value("Round trip").textContent()).toMatch(/ ms$/);
+  expect(await value("Endpoint's host").textContent()).toBe(new URL(agent.url).host);
+  await page.setViewportSize({ width: 640, height: 700 });
+  await panel.getByRole("button", { name: "Copy as text" }).click();
+  await panel.getByText("Copied.").waitFor();
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  for (const label of ["Round trip: ", "Down / up: ", "Session: session-1", "Recoveries: 0"]) {
+    expect(copied).toContain(label);
+  }
+  expect(copied).toMatch(/Viewer: \S+/);
+  expect(copied).toContain("Endpoint: vpce-0a1b2c, us-east-1");
+  await page.keyboard.press("Escape");
+  expect(await panel.isVisible()).toBe(false);
+  const before = pings();
+  await page.waitForTimeout(1500);
+  expect(pings()).toBe(before);
+});
+
+it("zooms and pans, and input follows", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig&r=1280x720`);
+  await state("streaming");
+  const box = () => page.locator("#screen").boundingBox();
+  expect(await box()).toEqual({ x: 0, y: 60, width: 640, height: 360 });
+  await page.keyboard.press("Control+Alt+Shift+Digit1");
+  await until(box, { x: -320, y: -120, width: 1280, height: 720 });
+  agent.received.length = 0;
+  await page.mouse.move(100, 200);
+  await agent.until(
+    () => agent.received.some((m) => m.kind === "pointer" && m.x === 420 && m.y === 320),
+    "the pointer",
+  );
+  await page.keyboard.press("Control+Alt+Shift+ArrowLeft");
+  await until(async () => (await box())?.x, -240);
+  await page.mouse.move(639, 200); // the edge pulls in the rest
+  await until(async () => (await box())?.x, -640);
+  await page.mouse.move(300, 200);
+  await page.keyboard.press("Control+Alt+Shift+Equal");
+  await until(async () => (await box())?.width, 1600);
+  await page.keyboard.press("Control+Alt+Shift+Digit0");
+  await until(box, { x: 0, y: 60, width: 640, height: 360 });
+  // None of it went to the session.
+  expect(
+    agent.received.filter((m) => m.kind === "key" && !/^(Control|Alt|Shift)/.test(m.key)),
+  ).toEqual([]);
+  await page.setViewportSize({ width: 1280 * 2 + 100, height: 720 * 2 + 50 });
+  await until(async () => (await box())?.width, 2560);
+  expect(await page.locator("#screen").evaluate((canvas) => canvas.style.imageRendering)).toBe(
+    "pixelated",
+  );
+});
+
+it("goes to full screen and back by shortcut and button", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  const full = () => page.evaluate(() => document.fullscreenElement !== null);
+  await page.keyboard.press("Control+Alt+Shift+F");
+  await until(full, true);
+  await page.keyboard.press("Control+Alt+Shift+Q");
+  await page.getByRole("button", { name: "Leave full screen" }).click();
+  await until(full, false);
+  expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("TEXTAREA");
+});
+
+it("shows a cursor that is too large for the browser smaller, and one again that it keeps", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  const cursor = () =>
+    page.evaluate(() => (document.querySelector(".penstock-stage") as HTMLElement).style.cursor);
+  const big = { kind: "cursor" as const, serial: 1, width: 256, height: 128, hotX: 255, hotY: 64 };
+  agent.send({ ...big, rgba: new Uint8Array(256 * 128 * 4).fill(255) });
+  await until(async () => /^url\("data:.*"\) 127 32, default$/.test(await cursor()), true);
+  const first = await cursor();
+  const size = await page.evaluate(async (css) => {
+    const image = new Image();
+    image.src = /"(.*)"/.exec(css)?.[1] ?? "";
+    await image.decode();
+    return [image.width, image.height];
+  }, first);
+  expect(size).toEqual([128, 64]);
+  const small = { kind: "cursor" as const, serial: 2, width: 16, height: 16, hotX: 3, hotY: 4 };
+  agent.send({ ...small, rgba: new Uint8Array(16 * 16 * 4).fill(255) });
+  await until(async () => / 3 4, default$/.test(await cursor()), true);
+  agent.send({ kind: "cursor-again", serial: 1 });
+  await until(cursor, first);
+});
+
+it("shows what the session's user should read", async () => {
+  agent.paint = picture;
+  await page.goto(`${agent.url}#t=first.sig`);
+  await state("streaming");
+  agent.send({ kind: "notice", code: 1, text: "This session ends in 5 minutes." });
+  await page.getByText("This session ends in 5 minutes.").waitFor();
+  await expectAccessible(page);
+  await page.getByRole("button", { name: "Dismiss" }).click();
+  expect(await page.getByText("This session ends in 5 minutes.").count()).toBe(0);
 });

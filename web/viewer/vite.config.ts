@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
@@ -49,8 +50,22 @@ function preloadDecoder(): Plugin {
   };
 }
 
+/** As the binary has it: what git describes, or the package's version outside a repository. */
+function buildVersion(): string {
+  try {
+    const args = ["describe", "--tags", "--always", "--dirty"];
+    return execFileSync("git", args, {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).trim();
+  } catch {
+    return (JSON.parse(readFileSync(`${root}package.json`, "utf8")) as { version: string }).version;
+  }
+}
+
 export default defineConfig({
   root,
+  define: { __PENSTOCK_VERSION__: JSON.stringify(buildVersion()) },
   base: "./",
   plugins: [zstdAsset(), preloadDecoder()],
   worker: { format: "es" },

@@ -453,7 +453,7 @@ func wireBegin(s appstream.SessionSpec) *linkapi.Begin {
 			Command: s.Application.Command, WorkingDir: s.Application.WorkingDir,
 		},
 		ControlKey: s.ControlKey, DisconnectTimeout: s.DisconnectTimeout, IdleTimeout: s.IdleTimeout,
-		DisplayPort: s.DisplayPort, Width: s.Width, Height: s.Height, Context: s.Context,
+		EndsAt: s.EndsAt, DisplayPort: s.DisplayPort, Width: s.Width, Height: s.Height, Context: s.Context,
 	}
 }
 

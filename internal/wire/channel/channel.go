@@ -42,6 +42,8 @@ const (
 	TypeVisibility        Type = 0x0a // u8 hidden
 	TypeEnd               Type = 0x0b // no body
 	TypeNeedDisplayTicket Type = 0x0c // no body
+	TypeMonitors          Type = 0x0d // u16 scale, u8 count, count × (u16 width, u16 height)
+	TypeCursorAgain       Type = 0x0e // u32 serial
 
 	TypePointer    Type = 0x10 // u32 seq, u16 x, u16 y, u8 buttons
 	TypeWheel      Type = 0x11 // u32 seq, u16 x, u16 y, i16 dx, i16 dy
@@ -82,6 +84,10 @@ func (t Type) String() string {
 		return "end"
 	case TypeNeedDisplayTicket:
 		return "need-display-ticket"
+	case TypeMonitors:
+		return "monitors"
+	case TypeCursorAgain:
+		return "cursor-again"
 	case TypePointer:
 		return "pointer"
 	case TypeWheel:
@@ -198,6 +204,10 @@ func newMessage(conn Connection, sender Sender, t Type) Message {
 		return new(Visibility)
 	case TypeEnd:
 		return new(End)
+	case TypeMonitors:
+		return new(Monitors)
+	case TypeCursorAgain:
+		return new(CursorAgain)
 	case TypeNeedDisplayTicket:
 		return new(NeedDisplayTicket)
 	case TypePointer:
@@ -234,10 +244,10 @@ func place(t Type) (way, bool) {
 	switch t {
 	case TypePing, TypePong:
 		return way{conn: Control, both: true}, true
-	case TypeHello, TypeResize, TypeVisibility, TypeEnd, TypeNeedDisplayTicket,
+	case TypeHello, TypeResize, TypeVisibility, TypeEnd, TypeNeedDisplayTicket, TypeMonitors,
 		TypePointer, TypeWheel, TypeKey, TypeText, TypeReleaseAll:
 		return way{conn: Control, sender: FromViewer}, true
-	case TypeWelcome, TypeCursor, TypeEnded, TypeTickets, TypeNotice:
+	case TypeWelcome, TypeCursor, TypeEnded, TypeTickets, TypeNotice, TypeCursorAgain:
 		return way{conn: Control, sender: FromAgent}, true
 	case TypeStart, TypeAck, TypeRefresh:
 		return way{conn: Display, sender: FromViewer}, true

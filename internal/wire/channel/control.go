@@ -7,6 +7,16 @@ var le = binary.LittleEndian
 // HelloFixedSize is the flag of Hello that keeps the screen's size when the viewer's window changes.
 const HelloFixedSize uint8 = 1
 
+// HelloKeepsCursors is the capability of Hello by which the viewer keeps the last KeptCursors cursors, so that
+// CursorAgain can name them. WelcomeMonitors is the one of Welcome by which the agent takes Monitors.
+const (
+	HelloKeepsCursors uint32 = 1
+	WelcomeMonitors   uint32 = 1
+
+	KeptCursors = 64
+	MaxMonitors = 2
+)
+
 // Hello is the viewer's first message on control. Width and Height of 0 keep the screen's size.
 type Hello struct {
 	Version      uint16 `json:"version"`
@@ -251,3 +261,55 @@ func (*NeedDisplayTicket) Type() Type { return TypeNeedDisplayTicket }
 func (*NeedDisplayTicket) Append(dst []byte) []byte { return append(dst, byte(TypeNeedDisplayTicket)) }
 
 func (*NeedDisplayTicket) parse(*reader) {}
+
+// Monitor is the size of one monitor, in physical pixels.
+type Monitor struct {
+	Width  uint16 `json:"width"`
+	Height uint16 `json:"height"`
+}
+
+// Monitors asks for one or two monitors side by side, from the left, with their tops aligned.
+type Monitors struct {
+	Scale    uint16    `json:"scale"` // percent
+	Monitors []Monitor `json:"monitors"`
+}
+
+// Type is TypeMonitors.
+func (*Monitors) Type() Type { return TypeMonitors }
+
+// Append appends the message to dst.
+func (m *Monitors) Append(dst []byte) []byte {
+	dst = le.AppendUint16(append(dst, byte(TypeMonitors)), m.Scale)
+	dst = append(dst, byte(len(m.Monitors)))
+	for _, one := range m.Monitors {
+		dst = le.AppendUint16(le.AppendUint16(dst, one.Width), one.Height)
+	}
+	return dst
+}
+
+func (m *Monitors) parse(r *reader) {
+	m.Scale = r.u16()
+	n := r.u8()
+	if n < 1 || n > MaxMonitors {
+		r.fail("count is neither 1 nor 2")
+		return
+	}
+	for range n {
+		m.Monitors = append(m.Monitors, Monitor{r.u16(), r.u16()})
+	}
+}
+
+// CursorAgain shows a cursor that the viewer keeps.
+type CursorAgain struct {
+	Serial uint32 `json:"serial"`
+}
+
+// Type is TypeCursorAgain.
+func (*CursorAgain) Type() Type { return TypeCursorAgain }
+
+// Append appends the message to dst.
+func (m *CursorAgain) Append(dst []byte) []byte {
+	return le.AppendUint32(append(dst, byte(TypeCursorAgain)), m.Serial)
+}
+
+func (m *CursorAgain) parse(r *reader) { m.Serial = r.u32() }

@@ -62,6 +62,7 @@ type Begin struct {
 	ControlKey        []byte        `json:"controlKey,omitempty"` // Ed25519 public key of the broker
 	DisconnectTimeout time.Duration `json:"disconnectTimeout,omitempty"`
 	IdleTimeout       time.Duration `json:"idleTimeout,omitempty"` // 0: off
+	EndsAt            time.Time     `json:"endsAt,omitzero"`       // when the session reaches its greatest length
 	DisplayPort       uint16        `json:"displayPort,omitempty"`
 	Width             uint16        `json:"width,omitempty"` // fixed screen; 0: follows the window
 	Height            uint16        `json:"height,omitempty"`

@@ -24,7 +24,7 @@ func messages() map[string]*Message {
 		"begin": {Begin: &Begin{
 			Session: "s", UserID: "ana", Stack: "office", Fleet: "f", Endpoint: "vpce-1",
 			Application: Application{Name: "xterm", Command: []string{"xterm", "-e", "top"}}, ControlKey: []byte{9},
-			DisconnectTimeout: time.Minute, IdleTimeout: time.Hour, DisplayPort: 1400, Width: 1280, Height: 720,
+			DisconnectTimeout: time.Minute, IdleTimeout: time.Hour, EndsAt: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), DisplayPort: 1400, Width: 1280, Height: 720,
 		}},
 		"begun":  {Begun: &Begun{Session: "s"}},
 		"failed": {Failed: &Failed{Reason: "Xvfb not found"}},

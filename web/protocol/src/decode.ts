@@ -11,6 +11,7 @@ import {
   type MessageKind,
   maxFromAgent,
   maxFromViewer,
+  maxMonitors,
   refreshReason,
   type Section,
   typeOf,
@@ -53,6 +54,8 @@ export function decodeControlFromAgent(bytes: Uint8Array): ControlFromAgent {
       const hotY = body.u16();
       return { kind, serial, width, height, hotX, hotY, rgba: body.bytes(width * height * 4) };
     }
+    case "cursor-again":
+      return { kind, serial: body.u32() };
     case "ended":
       return { kind, code: body.u16(), reason: body.str16() };
     case "tickets":
@@ -83,6 +86,18 @@ export function decodeControlFromViewer(bytes: Uint8Array): ControlFromViewer {
       return { kind, time: body.u64() };
     case "resize":
       return { kind, width: body.u16(), height: body.u16(), scale: body.u16() };
+    case "monitors": {
+      const scale = body.u16();
+      const count = body.u8();
+      if (count < 1 || count > maxMonitors) {
+        throw new BadMessage(kind, "count is neither 1 nor 2");
+      }
+      const monitors = Array.from({ length: count }, () => ({
+        width: body.u16(),
+        height: body.u16(),
+      }));
+      return { kind, scale, monitors };
+    }
     case "visibility":
       return { kind, hidden: body.bool() };
     case "end":

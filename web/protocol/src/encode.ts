@@ -22,6 +22,15 @@ export function encode(message: Message): Uint8Array<ArrayBuffer> {
     case "resize":
       out.u16(message.width).u16(message.height).u16(message.scale);
       break;
+    case "monitors":
+      out.u16(message.scale).u8(message.monitors.length);
+      for (const { width, height } of message.monitors) {
+        out.u16(width).u16(height);
+      }
+      break;
+    case "cursor-again":
+      out.u32(message.serial);
+      break;
     case "cursor":
       if (message.rgba.byteLength !== message.width * message.height * 4) {
         throw new RangeError("cursor: rgba has not width·height·4 bytes");

@@ -26,6 +26,8 @@ export const typeOf = {
   visibility: 0x0a, // u8 hidden
   end: 0x0b, // no body
   "need-display-ticket": 0x0c, // no body
+  monitors: 0x0d, // u16 scale, u8 count, count × (u16 width, u16 height)
+  "cursor-again": 0x0e, // u32 serial
   pointer: 0x10, // u32 seq, u16 x, u16 y, u8 buttons
   wheel: 0x11, // u32 seq, u16 x, u16 y, i16 dx, i16 dy
   key: 0x12, // u32 seq, u8 down, u8 flags, str8 code, str8 key
@@ -41,6 +43,17 @@ export type MessageKind = keyof typeof typeOf;
 
 /** Bit of hello.flags: the screen keeps its size when the viewer's window changes. */
 export const helloFixedSize = 1;
+
+/** Bit of hello.capabilities: cursor-again may name one of the last keptCursors cursors. */
+export const helloKeepsCursors = 1;
+export const keptCursors = 64;
+
+/** Bit of welcome.capabilities: the agent takes monitors. */
+export const welcomeMonitors = 1;
+export const maxMonitors = 2;
+
+/** Values of notice.code. */
+export const noticeCode = { endsSoon: 1 } as const;
 
 /** Bits of key.flags. */
 export const keyFlag = {
@@ -175,6 +188,19 @@ export interface End {
 
 export interface NeedDisplayTicket {
   kind: "need-display-ticket";
+}
+
+/** One or two monitors side by side, from the left, with their tops aligned. */
+export interface Monitors {
+  kind: "monitors";
+  /** Percent. */
+  scale: number;
+  monitors: { width: number; height: number }[];
+}
+
+export interface CursorAgain {
+  kind: "cursor-again";
+  serial: number;
 }
 
 export interface Pointer {
@@ -320,6 +346,7 @@ export type ControlFromViewer =
   | Ping
   | Pong
   | Resize
+  | Monitors
   | Visibility
   | End
   | NeedDisplayTicket
@@ -328,7 +355,15 @@ export type ControlFromViewer =
   | Key
   | Text
   | ReleaseAll;
-export type ControlFromAgent = Welcome | Ping | Pong | Cursor | Ended | Tickets | Notice;
+export type ControlFromAgent =
+  | Welcome
+  | Ping
+  | Pong
+  | Cursor
+  | CursorAgain
+  | Ended
+  | Tickets
+  | Notice;
 export type DisplayFromViewer = Start | Ack | Refresh;
 export type DisplayFromAgent = Update;
 export type Input = Pointer | Wheel | Key | Text | ReleaseAll;

@@ -43,8 +43,10 @@ export interface ViewerEvents {
   portBlocked: PortBlocked | undefined;
   /** The window is larger than the session's screen can be, which has this size; undefined when it is not. */
   limited: Size | undefined;
-  /** What stage shows of the picture changed. */
+  /** What the window shows of the picture changed. */
   zoom: undefined;
+  /** New numbers of the display: at most ten times a second, never while nothing is drawn. */
+  stats: ViewerStats;
   /** The user asked by keyboard to leave the session's keyboard focus. */
   leaveKeyboard: undefined;
 }
@@ -56,12 +58,18 @@ export interface ViewerStats {
   frameAgeMs: number;
   /** Bytes of messages, both ways, over the life of the page. */
   bytes: { control: number; display: number };
+  /** The part of all bytes that this side sent. */
+  sent: number;
   /** Latest update, receipt to drawn. */
   decodeMs: number;
   updates: number;
   epoch: number;
   width: number;
   height: number;
+  /** The desktop's, in percent. */
+  scale: number;
+  /** Device pixels a picture's pixel, in percent. */
+  zoom: number;
   video: {
     /** Frames of video regions that were shown. */
     frames: number;
@@ -126,6 +134,9 @@ export class Viewer {
         newCanvas: () => this.#newCanvas(),
         stats: (stats) => {
           this.#display = stats;
+          if (this.#listeners.get("stats")?.size) {
+            this.#emit("stats", this.#read());
+          }
         },
         restarted: () => this.#session.displayRestarted(),
         decoder: options.decoder,
@@ -156,7 +167,7 @@ export class Viewer {
           this.#emit("welcome", { sessionId, application, displayPort });
         },
         drawn: (width, height) => stage.setPicture({ width, height }),
-        cursor: (cursor) => stage.setCursor({ ...cursor, rgba: cursor.rgba.slice() }),
+        cursor: (cursor) => stage.setCursor(cursor),
         notice: (notice) => this.#emit("notice", notice),
         portBlocked: (blocked) => this.#emit("portBlocked", blocked),
       },
@@ -179,6 +190,8 @@ export class Viewer {
       send: (input) => this.#session.input(input),
       live: () => this.#session.state === "streaming",
       toRemote: (clientX, clientY) => this.#stage.toRemote(clientX, clientY),
+      zoomAt: (factor, clientX, clientY) => this.zoomAt(factor, clientX, clientY),
+      panBy: (dx, dy) => this.panBy(dx, dy),
       leave: () => this.#emit("leaveKeyboard", undefined),
       signal,
     });
@@ -198,10 +211,21 @@ export class Viewer {
     this.focus();
   }
 
-  on<K extends keyof ViewerEvents>(name: K, listener: Listener<ViewerEvents[K]>): void {
+  /** Listens until signal ends. */
+  on<K extends keyof ViewerEvents>(
+    name: K,
+    listener: Listener<ViewerEvents[K]>,
+    signal?: AbortSignal,
+  ): void {
     const listeners = this.#listeners.get(name) ?? new Set();
     listeners.add(listener as Listener<never>);
     this.#listeners.set(name, listeners);
+    signal?.addEventListener("abort", () => listeners.delete(listener as Listener<never>));
+  }
+
+  /** The host that the session is reached at now. */
+  get host(): string {
+    return this.#session.host ?? this.#origin.host;
   }
 
   stats(): ViewerStats {
@@ -210,6 +234,10 @@ export class Viewer {
       this.#pingedAt = now;
       this.#session.ping();
     }
+    return this.#read();
+  }
+
+  #read(): ViewerStats {
     const rttMs = this.#session.rttMs ?? 0;
     const { bytes, decodeMs, frameAgeMs, updates, epoch, width, height } = this.#display;
     const { videoFrames, videoDecodeMs, videoPath, videoCodec, videoHardware } = this.#display;
@@ -217,11 +245,14 @@ export class Viewer {
       rttMs,
       frameAgeMs: frameAgeMs + rttMs / 2,
       bytes: { control: this.#session.controlBytes, display: bytes },
+      sent: this.#session.controlSent + this.#display.sent,
       decodeMs,
       updates,
       epoch,
       width,
       height,
+      scale: this.#wish().scale,
+      zoom: this.#stage.percent,
       video: {
         frames: videoFrames,
         decodeMs: videoDecodeMs,

@@ -3,3 +3,6 @@ declare module "virtual:zstd" {
   const url: string;
   export default url;
 }
+
+/** Of the build: what git describes, or the package's version. */
+declare const __PENSTOCK_VERSION__: string;

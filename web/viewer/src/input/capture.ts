@@ -11,6 +11,10 @@ export interface CaptureOptions {
   live: () => boolean;
   /** Remote pixel under a point of the window, kept inside the screen. */
   toRemote: (clientX: number, clientY: number) => Point | undefined;
+  /** Two fingers zoom by a factor around a point of the window. */
+  zoomAt?: (factor: number, clientX: number, clientY: number) => void;
+  /** Two fingers move a picture that is larger than the window, in CSS pixels. */
+  panBy?: (dx: number, dy: number) => void;
   /** The user pressed Ctrl+Alt+Shift+Q. */
   leave: () => void;
   signal: AbortSignal;

@@ -57,7 +57,7 @@ function begin(options: Partial<SessionOptions> = {}): Session {
       ended: (reason) => log.push(`end ${reason.kind} ${"code" in reason ? reason.code : ""}`),
       welcome: ({ sessionId }) => log.push(`welcome ${sessionId}`),
       drawn: (width, height) => log.push(`drawn ${width}x${height}`),
-      cursor: () => log.push("cursor"),
+      cursor: ({ serial }) => log.push(`cursor ${serial}`),
       notice: ({ text }) => log.push(`notice ${text}`),
       portBlocked: (blocked) =>
         blocked && log.push(`blocked ${blocked.port} ${blocked.displayTicket}`),
@@ -152,7 +152,7 @@ describe("connecting", () => {
     expect(session.state).toBe("connecting");
     last().open();
     expect(heard()).toEqual([
-      { kind: "hello", version: 1, capabilities: 0, width: 801, height: 601, scale: 100, flags: 0 },
+      { kind: "hello", version: 1, capabilities: 1, width: 801, height: 601, scale: 100, flags: 0 },
     ]);
     welcome();
     expect(display.opens).toEqual([
@@ -186,6 +186,27 @@ describe("connecting", () => {
     const scaled = { width: 64, height: 99, scale: 150 };
     expect(session.resize({ ...scaled, width: 20 })).toEqual(scaled);
     expect(heard()).toEqual([{ kind: "resize", ...scaled }]);
+  });
+
+  it("shows a cursor again that it keeps, of this connection alone", () => {
+    streaming();
+    const cursor = (serial: number): ControlFromAgent => ({
+      kind: "cursor",
+      serial,
+      width: 1,
+      height: 1,
+      hotX: 0,
+      hotY: 0,
+      rgba: Uint8Array.of(1, 2, 3, 255),
+    });
+    for (let serial = 1; serial <= 65; serial++) {
+      say(cursor(serial));
+    }
+    log.length = 0;
+    say({ kind: "cursor-again", serial: 65 });
+    say({ kind: "cursor-again", serial: 1 }); // the oldest of 65
+    say({ kind: "cursor-again", serial: 2 });
+    expect(log).toEqual(["cursor 65", "cursor 2"]);
   });
 
   it("uses the stored ticket without one of its own, and ends without any", () => {

@@ -7,7 +7,9 @@ import {
   decodeControlFromAgent,
   encode,
   helloFixedSize,
+  helloKeepsCursors,
   type Input,
+  keptCursors,
   type Notice,
   version,
   type Welcome,
@@ -117,8 +119,11 @@ export class Session {
   #probeUntil: number | undefined;
   #pinged: { time: bigint; at: number } | undefined;
   #rttMs: number | undefined;
+  /** By serial, in the order in which they came: the last ones, as the agent counts on. */
+  readonly #cursors = new Map<number, Cursor>();
   #endReason: EndReason | undefined;
   #bytes = 0;
+  #sent = 0;
   /** Which host is connected to: 0 is the page's own, others are alternatives. */
   #at = 0;
 
@@ -154,6 +159,16 @@ export class Session {
   /** Bytes of messages on control, both ways. */
   get controlBytes(): number {
     return this.#bytes;
+  }
+
+  /** The part of controlBytes that this side sent. */
+  get controlSent(): number {
+    return this.#sent;
+  }
+
+  /** The alternative host that is connected to; undefined for the page's own. */
+  get host(): string | undefined {
+    return this.#host();
   }
 
   /** Bytes of input that the network has not taken yet. */
@@ -277,6 +292,7 @@ export class Session {
   #send(message: ControlFromViewer): void {
     const bytes = encode(message);
     this.#bytes += bytes.byteLength;
+    this.#sent += bytes.byteLength;
     this.#control?.send(bytes);
   }
 
@@ -304,11 +320,12 @@ export class Session {
           return;
         }
         this.#controlOpened = true;
+        this.#cursors.clear();
         this.#greeted = this.#fit(this.#screen);
         this.#send({
           kind: "hello",
           version,
-          capabilities: 0,
+          capabilities: helloKeepsCursors,
           ...this.#greeted,
           flags: this.#options.fixedSize ? helloFixedSize : 0,
         });
@@ -378,8 +395,15 @@ export class Session {
         }
         break;
       case "cursor":
-        this.#events.cursor(message);
+        this.#keepCursor({ ...message, rgba: message.rgba.slice() });
         break;
+      case "cursor-again": {
+        const cursor = this.#cursors.get(message.serial);
+        if (cursor !== undefined) {
+          this.#events.cursor(cursor);
+        }
+        break;
+      }
       case "notice":
         this.#events.notice(message);
         break;
@@ -387,6 +411,17 @@ export class Session {
         this.#end({ kind: "ended", code: message.code, reason: message.reason });
         break;
     }
+  }
+
+  #keepCursor(cursor: Cursor): void {
+    if (cursor.rgba.byteLength > 0) {
+      const [oldest] = this.#cursors.keys();
+      if (this.#cursors.size === keptCursors && oldest !== undefined) {
+        this.#cursors.delete(oldest);
+      }
+      this.#cursors.set(cursor.serial, cursor);
+    }
+    this.#events.cursor(cursor);
   }
 
   #welcomed(welcome: Welcome): void {

@@ -253,6 +253,7 @@ export class Stage {
     }
     const ratio = this.pixelRatio;
     const awaits = this.#awaits !== undefined && this.#zoom === "fit";
+    const before = this.#placement.scale;
     this.#placement = place(picture, this.#box, ratio, {
       zoom: this.#zoom,
       panX: this.#panX,
@@ -274,6 +275,9 @@ export class Stage {
     const { scale } = this.#placement;
     style.imageRendering = scale > 1 && Number.isInteger(scale) ? "pixelated" : "auto";
     this.#drawCursor();
+    if (scale !== before) {
+      this.#events.zoomed();
+    }
   }
 
   #isWhole({ width, height }: Size): boolean {

@@ -2,64 +2,121 @@ import { texts } from "../texts.ts";
 import type { Viewer } from "../viewer.ts";
 import type { Config } from "./config.ts";
 import { element, icon } from "./dom.ts";
+import { QualityPanel } from "./quality.ts";
+import { listenForShortcuts } from "./shortcuts.ts";
 
 const icons = {
   full: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
   leaveFull: "M9 4v5H4M15 4v5h5M9 20v-5H4M15 20v-5h5",
-  stats: "M5 20v-7M12 20V4M19 20v-10",
+  minus: "M5 12h14",
+  plus: "M12 5v14M5 12h14",
+  quality: "M5 20v-7M12 20V4M19 20v-10",
   end: "M12 3v9M6.3 6.8a8 8 0 1 0 11.4 0",
 } as const;
 
-/** The toolbar over the session: full screen, statistics, end. Unobtrusive until pointed at or focused. */
+/** Pan by keyboard, in CSS pixels. */
+const panStep = 80;
+
+/** The toolbar over the session: full screen, zoom, quality, end. Unobtrusive until pointed at or focused. */
 export class Toolbar {
   readonly element: HTMLElement;
   readonly #viewer: Viewer;
-  readonly #stats: HTMLElement;
+  readonly #quality: QualityPanel;
   readonly #full: HTMLButtonElement;
-  readonly #statsButton: HTMLButtonElement;
-  readonly #rows = new Map<string, HTMLElement>();
-  #timer: ReturnType<typeof setInterval> | undefined;
+  readonly #zoom: HTMLButtonElement;
+  readonly #zoomOut: HTMLButtonElement;
+  readonly #zoomIn: HTMLButtonElement;
+  readonly #qualityButton: HTMLButtonElement;
+  readonly #abort = new AbortController();
   #session = "";
+  #joined = 0;
+  #endpoint = "";
 
   constructor(viewer: Viewer, config: Promise<Config>) {
     this.#viewer = viewer;
+    const { signal } = this.#abort;
     this.#full = button(texts.fullScreen, icons.full, () => this.#toggleFullScreen());
-    this.#statsButton = button(texts.statistics, icons.stats, () => this.#toggleStats());
-    this.#statsButton.setAttribute("aria-expanded", "false");
-    this.#statsButton.setAttribute("aria-controls", "stats");
+    this.#zoomOut = button(texts.zoomOut, icons.minus, () => viewer.zoomStep(-1), true);
+    this.#zoomIn = button(texts.zoomIn, icons.plus, () => viewer.zoomStep(1), true);
+    this.#zoom = element("button", { type: "button" });
+    this.#zoom.addEventListener("click", () => {
+      viewer.zoom = viewer.zoom === "fit" ? 100 : "fit";
+    });
+    this.#qualityButton = button(texts.quality.title, icons.quality, () => this.#toggleQuality());
+    this.#qualityButton.setAttribute("aria-expanded", "false");
+    this.#qualityButton.setAttribute("aria-controls", "quality");
     const end = button(texts.endSession, icons.end, () => dialog.showModal());
     end.classList.add("danger");
-    this.#stats = element("section", {
-      id: "stats",
-      class: "stats",
-      "aria-label": texts.stats.title,
-      hidden: true,
-    });
+    this.#quality = new QualityPanel(
+      viewer,
+      () => ({
+        session: this.#session,
+        endpoint: this.#endpoint,
+        host: viewer.host,
+        joined: this.#joined,
+        browser: navigator.userAgent,
+      }),
+      () => {
+        this.#qualityButton.setAttribute("aria-expanded", "false");
+        this.#qualityButton.focus();
+      },
+    );
     const dialog = this.#endDialog();
     const bar = element(
       "div",
       { class: "bar", role: "toolbar", "aria-label": texts.toolbar, title: texts.leaveHint },
       this.#full,
-      this.#statsButton,
+      element(
+        "div",
+        { class: "group", role: "group", "aria-label": texts.zoom },
+        this.#zoomOut,
+        this.#zoom,
+        this.#zoomIn,
+      ),
+      this.#qualityButton,
       end,
     );
     const grip = element("div", { class: "grip", "aria-hidden": "true" });
-    this.element = element("div", { class: "toolbar" }, grip, bar, this.#stats, dialog);
+    this.element = element("div", { class: "toolbar" }, grip, bar, this.#quality.element, dialog);
     bar.addEventListener("keydown", (event) => this.#keyDown(event));
-    document.addEventListener("fullscreenchange", () => this.#fullScreenChanged());
+    document.addEventListener("fullscreenchange", () => this.#fullScreenChanged(), { signal });
     viewer.on("welcome", ({ sessionId }) => {
       this.#session = sessionId;
+      this.#joined ||= Date.now();
     });
+    viewer.on("zoom", () => this.#drawZoom());
     viewer.on("leaveKeyboard", () => this.#full.focus());
     void config.then(({ endpointId, region }) => {
       this.#endpoint = [endpointId, region].filter(Boolean).join(", ");
     });
+    this.#drawZoom();
+    listenForShortcuts(
+      window,
+      {
+        KeyF: () => void this.#toggleFullScreen(),
+        KeyS: () => this.#toggleQuality(),
+        Equal: () => viewer.zoomStep(1),
+        NumpadAdd: () => viewer.zoomStep(1),
+        Minus: () => viewer.zoomStep(-1),
+        NumpadSubtract: () => viewer.zoomStep(-1),
+        Digit0: () => {
+          viewer.zoom = "fit";
+        },
+        Digit1: () => {
+          viewer.zoom = 100;
+        },
+        ArrowLeft: () => viewer.panBy(panStep, 0),
+        ArrowRight: () => viewer.panBy(-panStep, 0),
+        ArrowUp: () => viewer.panBy(0, panStep),
+        ArrowDown: () => viewer.panBy(0, -panStep),
+      },
+      signal,
+    );
   }
 
-  #endpoint = "";
-
   close(): void {
-    clearInterval(this.#timer);
+    this.#quality.toggle(false);
+    this.#abort.abort();
     this.element.remove();
   }
 
@@ -101,10 +158,7 @@ export class Toolbar {
     if (document.fullscreenElement !== null) {
       await document.exitFullscreen();
     } else {
-      await document.documentElement.requestFullscreen({ navigationUI: "hide" });
-      // Escape and the like go to the session while it has the whole screen, where the browser grants that.
-      const keyboard = (navigator as { keyboard?: { lock?: () => Promise<void> } }).keyboard;
-      await keyboard?.lock?.().catch(() => {});
+      await document.documentElement.requestFullscreen({ navigationUI: "hide" }).catch(() => {}); // the browser or an embedding page forbids it
     }
     this.#viewer.focus();
   }
@@ -116,58 +170,46 @@ export class Toolbar {
       icon(full ? icons.leaveFull : icons.full),
       element("span", {}, label),
     );
-  }
-
-  #toggleStats(): void {
-    const show = this.#stats.hidden;
-    this.#stats.hidden = !show;
-    this.#statsButton.setAttribute("aria-expanded", String(show));
-    clearInterval(this.#timer);
-    if (show) {
-      this.#drawStats();
-      this.#timer = setInterval(() => this.#drawStats(), 500);
+    // Escape and the like go to the session while it has the whole screen, where the browser grants that.
+    const keyboard = (navigator as { keyboard?: KeyboardLock }).keyboard;
+    if (full) {
+      void keyboard?.lock?.().catch(() => {});
+    } else {
+      keyboard?.unlock?.();
     }
   }
 
-  #drawStats(): void {
-    const stats = this.#viewer.stats();
-    const ms = (value: number) => `${value.toFixed(1)} ms`;
-    this.#row(texts.stats.rtt, stats.rttMs > 0 ? ms(stats.rttMs) : "–");
-    this.#row(texts.stats.frameAge, ms(stats.frameAgeMs));
-    this.#row(texts.stats.decode, ms(stats.decodeMs));
-    this.#row(texts.stats.updates, stats.updates.toLocaleString("en"));
-    this.#row(texts.stats.screen, `${stats.width} × ${stats.height}`);
-    this.#row(texts.stats.control, size(stats.bytes.control));
-    this.#row(texts.stats.display, size(stats.bytes.display));
-    this.#row(texts.stats.session, this.#session || "–");
-    this.#row(texts.stats.endpoint, this.#endpoint || location.host);
+  #drawZoom(): void {
+    const { zoom, zoomPercent } = this.#viewer;
+    const fits = zoom === "fit";
+    this.#zoom.textContent = fits ? texts.zoomFit : `${zoomPercent} %`;
+    this.#zoom.setAttribute(
+      "aria-label",
+      fits ? texts.zoomFits(zoomPercent) : texts.zoomedTo(zoomPercent),
+    );
   }
 
-  #row(label: string, value: string): void {
-    let cell = this.#rows.get(label);
-    if (cell === undefined) {
-      cell = element("span", { class: "value" });
-      this.#rows.set(label, cell);
-      this.#stats.append(element("div", { class: "row" }, element("span", {}, label), cell));
-    }
-    if (cell.textContent !== value) {
-      cell.textContent = value;
-    }
+  #toggleQuality(): void {
+    this.#quality.toggle();
+    this.#qualityButton.setAttribute("aria-expanded", String(this.#quality.open));
   }
 }
 
-function button(label: string, path: string, action: () => unknown): HTMLButtonElement {
-  const node = element("button", { type: "button" }, icon(path), element("span", {}, label));
+interface KeyboardLock {
+  lock?: () => Promise<void>;
+  unlock?: () => void;
+}
+
+/** A button with an icon; a bare one shows that alone. */
+function button(
+  label: string,
+  path: string,
+  action: () => unknown,
+  bare = false,
+): HTMLButtonElement {
+  const node = bare
+    ? element("button", { type: "button", "aria-label": label }, icon(path))
+    : element("button", { type: "button" }, icon(path), element("span", {}, label));
   node.addEventListener("click", () => void action());
   return node;
-}
-
-function size(bytes: number): string {
-  if (bytes < 1024) {
-    return `${bytes} B`;
-  }
-  if (bytes < 1024 * 1024) {
-    return `${(bytes / 1024).toFixed(1)} KiB`;
-  }
-  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
 }

@@ -254,6 +254,7 @@ export class Display {
 
   #send(message: Parameters<typeof encode>[0]): void {
     const bytes = encode(message);
+    this.stats.sent += bytes.byteLength;
     this.stats.bytes += bytes.byteLength;
     this.#connection?.send(bytes);
   }

@@ -6,7 +6,10 @@ export const plainCodecs = codec.tiles | codec.copy | codec.fill;
 
 /** What a display did, and how. */
 export interface DisplayStats {
+  /** Of messages, both ways. */
   bytes: number;
+  /** The part of bytes that went to the agent. */
+  sent: number;
   updates: number;
   epoch: number;
   width: number;
@@ -35,6 +38,7 @@ export interface DisplayStats {
 export function emptyStats(): DisplayStats {
   return {
     bytes: 0,
+    sent: 0,
     updates: 0,
     epoch: 0,
     width: 0,

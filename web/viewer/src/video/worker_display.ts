@@ -13,7 +13,7 @@ const pongMillis = 3000;
 const checkMillis = 2000;
 
 /** Figures that go on counting when a worker is replaced. */
-const noSums = { bytes: 0, updates: 0, videoFrames: 0, images: 0, recoveries: 0 };
+const noSums = { bytes: 0, sent: 0, updates: 0, videoFrames: 0, images: 0, recoveries: 0 };
 const sums = Object.keys(noSums) as (keyof typeof noSums)[];
 
 export interface DisplayHost {
@@ -218,10 +218,11 @@ export class WorkerDisplay implements DisplayChannel {
 
   #report(stats: DisplayStats): void {
     this.#latest = stats;
-    const { bytes, updates, videoFrames, images, recoveries } = this.#before;
+    const { bytes, sent, updates, videoFrames, images, recoveries } = this.#before;
     this.#host.stats({
       ...stats,
       bytes: bytes + stats.bytes,
+      sent: sent + stats.sent,
       updates: updates + stats.updates,
       videoFrames: videoFrames + stats.videoFrames,
       images: images + stats.images,
