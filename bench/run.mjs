@@ -1,6 +1,6 @@
 // Measures Penstock beside its peer and writes the measured part of docs/benchmarks.md. Run it with `make bench`.
 //
-//   node bench/run.mjs [streaming] [network] [--keys 200] [--rounds 3] [--launches 5] [--starts 10] [--seconds 5]
+//   node bench/run.mjs [streaming] [network] [links] [--keys 200] [--rounds 3] [--launches 5] [--starts 10] [--seconds 5]
 //
 // Without names of parts all are measured; the page keeps what it says of the others.
 import { execFile } from "node:child_process";
@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { launch } from "./browser.mjs";
 import { keys } from "./latency.mjs";
+import { links, linksReport } from "./links.mjs";
 import { network } from "./network.mjs";
 import { networkReport } from "./network_report.mjs";
 import { Region } from "./penstock.mjs";
@@ -49,6 +50,14 @@ const parts = {
       return { ...results, machine: await machine(root), loadBefore, loadAfter: loadavg()[0] };
     },
     render: networkReport,
+  },
+  links: {
+    measure: async () => {
+      const loadBefore = loadavg()[0];
+      const results = await links({ programs, seconds: count.seconds });
+      return { ...results, machine: await machine(root), loadBefore, loadAfter: loadavg()[0] };
+    },
+    render: linksReport,
   },
 };
 

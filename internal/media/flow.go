@@ -25,8 +25,10 @@ const (
 	workTime = 500 * time.Millisecond
 	// longTrip is a round trip in which more than one answer is under way.
 	longTrip = 100 * time.Millisecond
-	// leastUpdateTime and mostUpdateTime bound how long the link is busy with one update.
+	// leastUpdateTime, or workUpdateTime while the user works, and mostUpdateTime bound how long the link is busy with
+	// one update.
 	leastUpdateTime = 25 * time.Millisecond
+	workUpdateTime  = 15 * time.Millisecond
 	mostUpdateTime  = 100 * time.Millisecond
 
 	// enoughBytes is how many an update must have to tell something of the bandwidth; fewer tell of the delay,
@@ -271,7 +273,11 @@ func (f *Flow) size(now time.Time) int {
 		return f.reach
 	}
 	base, _ := f.trip.least()
-	t := max(leastUpdateTime, min((base+f.queueTime(now))/2, mostUpdateTime))
+	shortest := leastUpdateTime
+	if f.Working(now) {
+		shortest = workUpdateTime
+	}
+	t := max(shortest, min((base+f.queueTime(now))/2, mostUpdateTime))
 	return max(min(int(min(rate*t.Seconds(), greatestUpdate)), f.reach), leastUpdate)
 }
 

@@ -41,6 +41,7 @@ type Session struct {
 	Screen *Screen
 
 	control ed25519.PrivateKey
+	started time.Time // the beginning of the agent's clock
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	dir     string
@@ -61,6 +62,7 @@ func Start(l *Link, newEncoder func(media.Codecs) (media.Encoder, error)) (*Sess
 	}
 	s.control = control
 	quiet := slog.New(slog.DiscardHandler)
+	s.started = time.Now()
 	a, err := agent.New(agent.Options{Screen: s.Screen, Input: s.Screen, NewEncoder: newEncoder, Log: quiet})
 	if err != nil {
 		return fail(err)

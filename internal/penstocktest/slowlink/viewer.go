@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ type Seen struct {
 	Echo           []time.Duration // from a key to its letter, drawn
 	Frames         int             // of the film, whole
 	Torn           int             // updates that left the film half new
-	Ages           []time.Duration // of frames, when drawn
+	Ages           []time.Duration // of frames, when drawn: since they were drawn on the screen, or of video since it was captured
 	Trip           []time.Duration // of the viewer's own pings on control
 	Waiting        []int           // bytes before the link's narrow place, as each update was drawn
 }
@@ -186,7 +187,7 @@ func (v *Viewer) draw(ctx context.Context) error {
 			v.mu.Unlock()
 			return err
 		}
-		v.look(len(b))
+		v.look(len(b), u)
 		hold := v.hold
 		if hold {
 			v.held = append(v.held, u.Seq)
@@ -204,7 +205,7 @@ func (v *Viewer) draw(ctx context.Context) error {
 }
 
 // look sees what an update has changed.
-func (v *Viewer) look(size int) {
+func (v *Viewer) look(size int, u *channel.Update) {
 	s := &v.seen
 	s.Updates++
 	s.Bytes += size
@@ -218,6 +219,10 @@ func (v *Viewer) look(size int) {
 	first, last := v.pixel(corners[0].Min.X, corners[0].Min.Y), v.pixel(corners[1].Min.X, corners[1].Min.Y)
 	_, played := v.session.Screen.age(first)
 	switch {
+	case slices.ContainsFunc(u.Sections, func(s channel.Section) bool { return s.Kind == channel.SectionVideo }):
+		// This viewer has no decoder for video; a frame of video is whole.
+		s.Frames++
+		s.Ages = append(s.Ages, time.Since(v.session.started)-time.Duration(u.CaptureMicros)*time.Microsecond) //nolint:gosec // short
 	case !played: // no film
 	case first != last:
 		s.Torn++
