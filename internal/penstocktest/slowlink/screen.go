@@ -83,6 +83,10 @@ func photo(seed, grain uint64) []byte {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	a, b := 0.004+rng.Float64()*0.01, 0.003+rng.Float64()*0.01
 	rng = rand.New(rand.NewPCG(seed, grain))
+	var noise [1 << 12]int8
+	for i := range noise {
+		noise[i] = int8(max(-20, min(20, rng.NormFloat64()*3)))
+	}
 	pix := make([]byte, bounds.Dx()*bounds.Dy()*4)
 	for y := range bounds.Dy() {
 		for x := range bounds.Dx() {
@@ -91,8 +95,10 @@ func photo(seed, grain uint64) []byte {
 				v += 30
 			}
 			at := (y*bounds.Dx() + x) * 4
+			bits := rng.Uint64()
 			for c := range 3 {
-				pix[at+c] = byte(max(0, min(255, v+float64(c*12)+rng.NormFloat64()*3)))
+				grain := float64(noise[bits>>(12*c)%uint64(len(noise))])
+				pix[at+c] = byte(max(0, min(255, v+float64(c*12)+grain)))
 			}
 		}
 	}
@@ -180,15 +186,19 @@ func (s *Screen) Inject(e media.Event) error {
 	return nil
 }
 
-// Picture is a copy of what is on the screen: R, G, B, 255.
-func (s *Screen) Picture() []byte {
+// Shows reports whether a viewer's picture (R, G, B, A) is what is on the screen.
+func (s *Screen) Shows(picture []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]byte, len(s.pix))
-	for i := 0; i < len(out); i += 4 {
-		out[i], out[i+1], out[i+2], out[i+3] = s.pix[i+2], s.pix[i+1], s.pix[i], 0xff
+	if len(picture) != len(s.pix) {
+		return false
 	}
-	return out
+	for i := 0; i < len(picture); i += 4 {
+		if p, q := picture[i:i+4], s.pix[i:i+4]; p[0] != q[2] || p[1] != q[1] || p[2] != q[0] {
+			return false
+		}
+	}
+	return true
 }
 
 // Captures is how often the screen was captured.

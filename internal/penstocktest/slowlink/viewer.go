@@ -1,7 +1,6 @@
 package slowlink
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -322,6 +321,6 @@ func (v *Viewer) Release(ctx context.Context) (int, error) {
 // Exact waits until the viewer's picture is the screen's.
 func (v *Viewer) Exact(limit time.Duration) error {
 	return v.Until(limit, "the exact picture", func(*Seen) bool {
-		return bytes.Equal(v.decoder.Picture, v.session.Screen.Picture())
+		return v.session.Screen.Shows(v.decoder.Picture)
 	})
 }
