@@ -275,7 +275,7 @@ func checkH264Stream(t *testing.T, e Encoder, width, height, threads int) {
 			t.Errorf("frame %d has %d slices, want %d", i, slices, wantSlices)
 		}
 	}
-	w, h := CodedSize(width, height)
+	w, h := Config{Width: width, Height: height}.CodedSize()
 	if s.Width != w || s.Height != h {
 		t.Errorf("coded size is %dx%d, want %dx%d", s.Width, s.Height, w, h)
 	}

@@ -163,8 +163,22 @@ func channels(img Image, rgbx []byte) [3]float64 {
 func colours(width, height int) Image {
 	img := Image{Pix: make([]byte, 4*width*height), Stride: 4 * width, Width: width, Height: height}
 	patches := [][3]float64{
-		{255, 0, 0}, {0, 255, 0}, {0, 0, 255}, {255, 255, 0}, {0, 255, 255}, {255, 0, 255}, {255, 255, 255}, {0, 0, 0},
-		{128, 128, 128}, {200, 40, 40}, {40, 160, 40}, {30, 60, 180}, {230, 140, 20}, {90, 20, 120}, {250, 200, 170}, {60, 60, 60},
+		{255, 0, 0},
+		{0, 255, 0},
+		{0, 0, 255},
+		{255, 255, 0},
+		{0, 255, 255},
+		{255, 0, 255},
+		{255, 255, 255},
+		{0, 0, 0},
+		{128, 128, 128},
+		{200, 40, 40},
+		{40, 160, 40},
+		{30, 60, 180},
+		{230, 140, 20},
+		{90, 20, 120},
+		{250, 200, 170},
+		{60, 60, 60},
 	}
 	// Patches begin at even places, or their edges would be all that a small picture shows.
 	pw, ph := max(width/4&^1, 2), max(height/4&^1, 2)
@@ -254,7 +268,7 @@ func TestColoursInChromium(t *testing.T) {
 		if fmt.Sprint(a.Counts) != "[1 2 3]" {
 			t.Errorf("%s: frames shown after each given: %v, want one for one", s.Name, a.Counts)
 		}
-		width, height := CodedSize(img.Width, img.Height)
+		width, height := Config{Width: img.Width, Height: img.Height}.CodedSize()
 		if a.Visible != [2]int{width, height} {
 			t.Errorf("%s: %v pixels are shown, want %dx%d", s.Name, a.Visible, width, height)
 		}

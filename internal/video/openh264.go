@@ -215,8 +215,8 @@ type h264Encoder struct {
 func (o *openH264) newEncoder(cfg Config, converter *yuv) (enc Encoder, err error) {
 	defer guard("make OpenH264 encoder", &err)
 	e := &h264Encoder{lib: o, yuv: converter, cfg: cfg}
-	width, height := CodedSize(cfg.Width, cfg.Height)
-	e.planes = newPlanes(width, height)
+	width, height := cfg.CodedSize()
+	e.planes = planesFor(cfg)
 	if r := int32(e.call(o.create, uintptr(unsafe.Pointer(&e.encoder)))); r != 0 || e.encoder == 0 {
 		return nil, fmt.Errorf("OpenH264: create encoder: %d", r)
 	}
@@ -317,7 +317,7 @@ func (e *h264Encoder) Encode(dst []byte, img Image, qp int, key bool) (out []byt
 	if err := e.cfg.checkFrame(img, qp); err != nil {
 		return dst, false, err
 	}
-	if err := e.yuv.convert(e.planes, img); err != nil {
+	if err := e.yuv.fill(e.planes, img); err != nil {
 		return dst, false, err
 	}
 	if layer := &e.params.layers[0]; layer.qp != int32(qp) {

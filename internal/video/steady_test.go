@@ -36,7 +36,7 @@ func TestConversion(t *testing.T) {
 		images = append(images, picture(size[0], size[1], 1))
 	}
 	for _, img := range images {
-		width, height := CodedSize(img.Width, img.Height)
+		width, height := Config{Width: img.Width, Height: img.Height}.CodedSize()
 		a, b := newPlanes(width, height), newPlanes(width, height)
 		if err := l.yuv.convert(a, img); err != nil {
 			t.Fatal(err)
@@ -55,6 +55,58 @@ func TestConversion(t *testing.T) {
 	}
 }
 
+// TestHalf codes pictures at half their size: they come out as the mean of each four pixels, in Go as in libyuv, and the
+// whole picture is on the frame whatever its size.
+func TestHalf(t *testing.T) {
+	l := libraries(t, H264)
+	for _, size := range [][2]int{{32, 32}, {640, 360}, {333, 217}, {1366, 768}} {
+		img := picture(size[0], size[1], 3)
+		cfg := Config{Codec: H264, Width: size[0], Height: size[1], Half: true}
+		width, height := cfg.CodedSize()
+		if width%2+height%2 != 0 || abs(2*width-size[0]) > 3 || abs(2*height-size[1]) > 3 {
+			t.Fatalf("%v is coded as %dx%d", size, width, height)
+		}
+		// Sampled by the middle of each pixel, in floating point.
+		want := Image{Pix: make([]byte, 4*width*height), Stride: 4 * width, Width: width, Height: height}
+		for y := range height {
+			for x := range width {
+				fx, fy := (float64(x)+0.5)*float64(size[0])/float64(width)-0.5, (float64(y)+0.5)*float64(size[1])/float64(height)-0.5
+				for c := range 3 {
+					at := func(x, y int) float64 {
+						return float64(img.Pix[min(max(y, 0), size[1]-1)*img.Stride+4*min(max(x, 0), size[0]-1)+c])
+					}
+					x0, y0 := int(fx), int(fy)
+					dx, dy := fx-float64(x0), fy-float64(y0)
+					v := (at(x0, y0)*(1-dx)+at(x0+1, y0)*dx)*(1-dy) + (at(x0, y0+1)*(1-dx)+at(x0+1, y0+1)*dx)*dy
+					want.Pix[y*want.Stride+4*x+c] = byte(v + 0.5)
+				}
+			}
+		}
+		for _, c := range []*yuv{nil, l.yuv} {
+			libs := &Libraries{openH264: l.openH264, yuv: c}
+			e, err := libs.NewEncoder(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, _, err := e.Encode(nil, img, 16, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = e.Close()
+			got := decodeH264(t, stream, width, height)
+			if len(got) != 1 {
+				t.Fatalf("%d frames", len(got))
+			}
+			if y, u, v := psnr(got[0], planesOf(want)); y < 36 || u < 36 || v < 36 {
+				t.Errorf("%v, libyuv %v: PSNR %.1f %.1f %.1f", size, c != nil, y, u, v)
+			}
+		}
+	}
+	if _, err := l.NewEncoder(Config{Codec: H264, Width: 20, Height: 20, Half: true}); err == nil {
+		t.Error("half of 20x20 has no error")
+	}
+}
+
 // TestKnownColours holds both conversions against BT.601's own numbers.
 func TestKnownColours(t *testing.T) {
 	l := libraries(t)
@@ -63,8 +115,12 @@ func TestKnownColours(t *testing.T) {
 		bgr     [3]byte
 		y, u, v int
 	}{
-		{"black", [3]byte{0, 0, 0}, 16, 128, 128}, {"white", [3]byte{255, 255, 255}, 235, 128, 128}, {"grey", [3]byte{128, 128, 128}, 126, 128, 128},
-		{"red", [3]byte{0, 0, 255}, 81, 90, 240}, {"green", [3]byte{0, 255, 0}, 145, 54, 34}, {"blue", [3]byte{255, 0, 0}, 41, 240, 110},
+		{"black", [3]byte{0, 0, 0}, 16, 128, 128},
+		{"white", [3]byte{255, 255, 255}, 235, 128, 128},
+		{"grey", [3]byte{128, 128, 128}, 126, 128, 128},
+		{"red", [3]byte{0, 0, 255}, 81, 90, 240},
+		{"green", [3]byte{0, 255, 0}, 145, 54, 34},
+		{"blue", [3]byte{255, 0, 0}, 41, 240, 110},
 	} {
 		img := Image{Pix: bytes.Repeat([]byte{test.bgr[0], test.bgr[1], test.bgr[2], 77}, 16*16), Stride: 64, Width: 16, Height: 16}
 		for _, c := range []*yuv{nil, l.yuv} {
@@ -215,12 +271,16 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestNothingGrows codes 300 frames, and makes and closes 40 encoders: memory, descriptors and threads stay as they were.
+// TestNothingGrows codes 300 frames, and makes and closes 40 encoders (fewer where slow tests do not run): memory, descriptors and threads stay as they were.
 func TestNothingGrows(t *testing.T) {
 	l := libraries(t, H264, VP8)
 	pictures := []Image{picture(640, 360, 0), picture(640, 360, 7), picture(640, 360, 20)}
 	// An encoder of this size takes about 8 MB, and 300 frames of it 30 MB of input alone.
 	const allowed = 6 << 10 // kB
+	count, encoders := 300, 40
+	if !whole() {
+		count, encoders = 60, 15
+	}
 	for _, codec := range []Codec{H264, VP8} {
 		t.Run(codec.String(), func(t *testing.T) {
 			var out []byte
@@ -240,18 +300,18 @@ func TestNothingGrows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			frames(e, 100)
+			frames(e, 40)
 			rss, fds, threads := settle()
-			frames(e, 300)
+			frames(e, count)
 			after, fdsAfter, _ := settle()
-			t.Logf("resident %d kB, after 300 frames %d kB", rss, after)
+			t.Logf("resident %d kB, after %d frames %d kB", rss, count, after)
 			if after > rss+allowed || fdsAfter > fds {
-				t.Errorf("300 frames took %d kB and %d descriptors", after-rss, fdsAfter-fds)
+				t.Errorf("%d frames took %d kB and %d descriptors", count, after-rss, fdsAfter-fds)
 			}
 			if err := e.Close(); err != nil {
 				t.Fatal(err)
 			}
-			for range 40 {
+			for range encoders {
 				e, err := l.NewEncoder(Config{Codec: codec, Width: 640, Height: 360, Threads: 2})
 				if err != nil {
 					t.Fatal(err)
@@ -262,9 +322,9 @@ func TestNothingGrows(t *testing.T) {
 				}
 			}
 			last, fdsLast, threadsLast := settle()
-			t.Logf("after 40 encoders %d kB, %d threads (%d before)", last, threadsLast, threads)
+			t.Logf("after %d encoders %d kB, %d threads (%d before)", encoders, last, threadsLast, threads)
 			if last > after+allowed || fdsLast > fds || threadsLast > threads+10 {
-				t.Errorf("40 encoders left %d kB, %d descriptors, %d threads", last-after, fdsLast-fds, threadsLast-threads)
+				t.Errorf("%d encoders left %d kB, %d descriptors, %d threads", encoders, last-after, fdsLast-fds, threadsLast-threads)
 			}
 		})
 	}
@@ -287,7 +347,7 @@ func TestNoAllocations(t *testing.T) {
 		}
 	}
 	for _, c := range []*yuv{nil, l.yuv} {
-		for _, cfg := range []Config{{Codec: H264, Threads: 1}, {Codec: H264, Threads: 2}, {Codec: VP8}} {
+		for _, cfg := range []Config{{Codec: H264, Threads: 1}, {Codec: H264, Threads: 2}, {Codec: VP8}, {Codec: H264, Half: true}} {
 			cfg.Width, cfg.Height = 320, 180
 			libs := &Libraries{openH264: l.openH264, vpx: l.vpx, yuv: c}
 			e, err := libs.NewEncoder(cfg)

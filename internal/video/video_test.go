@@ -72,6 +72,33 @@ func draw(img Image, frame int) {
 	}
 }
 
+// texture is noise at all scales that moves sideways: where every step of a quantizer shows.
+func texture(width, height, frame int) Image {
+	img := Image{Pix: make([]byte, 4*width*height), Stride: 4 * width, Width: width, Height: height}
+	noise := func(x, y, z int) int {
+		h := uint32(x)*374761393 + uint32(y)*668265263 + uint32(z)*2147483647
+		h = (h ^ h>>13) * 1274126177
+		return int((h^h>>16)&255) - 128
+	}
+	for y := range height {
+		for x := range width {
+			for c := range 3 {
+				value := 0
+				for octave := range 5 {
+					k := 32 >> octave // pixels from one value to the next
+					px := x + 2*frame
+					column, row, fx, fy, z := px/k, y/k, px%k, y%k, 3*octave+c*(1-octave/3)
+					above := (noise(column, row, z)*(k-fx) + noise(column+1, row, z)*fx) / k
+					below := (noise(column, row+1, z)*(k-fx) + noise(column+1, row+1, z)*fx) / k
+					value += (above*(k-fy) + below*fy) / k * 4 / (4 + 3*octave)
+				}
+				img.Pix[y*img.Stride+4*x+c] = byte(min(max(128+value/2, 0), 255))
+			}
+		}
+	}
+	return img
+}
+
 // decodeH264 and decodeVP8 ask ffmpeg for the I420 frames of a stream; ffmpeg's decoders are its own.
 func decodeH264(t *testing.T, stream []byte, width, height int) []*planes {
 	return decode(t, "h264", stream, width, height)
@@ -145,7 +172,7 @@ func psnr(a, b *planes) (y, u, v float64) {
 }
 
 func planesOf(img Image) *planes {
-	p := newPlanes(CodedSize(img.Width, img.Height))
+	p := planesFor(Config{Width: img.Width, Height: img.Height})
 	convertGo(p, img)
 	return p
 }
@@ -202,7 +229,7 @@ func roundTrip(t *testing.T, l *Libraries, cfg Config) {
 		frames = append(frames, bytes.Clone(stream[before:]))
 		want = append(want, planesOf(img))
 	}
-	width, height := CodedSize(cfg.Width, cfg.Height)
+	width, height := cfg.CodedSize()
 	var got []*planes
 	if cfg.Codec == H264 {
 		got = decodeH264(t, stream, width, height)
@@ -218,6 +245,47 @@ func roundTrip(t *testing.T, l *Libraries, cfg Config) {
 		if y < steps[i].luma || u < 30 || v < 30 {
 			t.Errorf("frame %d, QP %d: PSNR %.1f %.1f %.1f dB, want at least %.0f, 30, 30", i, steps[i].qp, y, u, v, steps[i].luma)
 		}
+	}
+}
+
+// TestQuantizersAreAlike holds VP8's quantizers against H.264's: the same QP looks alike.
+func TestQuantizersAreAlike(t *testing.T) {
+	l := libraries(t, H264, VP8)
+	const width, height = 320, 192
+	images := []Image{texture(width, height, 0), texture(width, height, 1), texture(width, height, 2)}
+	before := 99.0
+	for _, qp := range []int{16, 22, 26, 32, 38, 42} {
+		var db [2]float64
+		for i, codec := range []Codec{H264, VP8} {
+			e, err := l.NewEncoder(Config{Codec: codec, Width: width, Height: height})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var frames [][]byte
+			for _, img := range images {
+				out, _, err := e.Encode(nil, img, qp, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				frames = append(frames, out)
+			}
+			_ = e.Close()
+			var got []*planes
+			if codec == H264 {
+				got = decodeH264(t, bytes.Join(frames, nil), width, height)
+			} else {
+				got = decodeVP8(t, frames, width, height)
+			}
+			for j := range got {
+				y, _, _ := psnr(got[j], planesOf(images[j]))
+				db[i] += y / float64(len(got))
+			}
+		}
+		t.Logf("QP %d: H.264 %.1f dB, VP8 %.1f dB", qp, db[0], db[1])
+		if math.Abs(db[0]-db[1]) > 1.5 || db[0] > before-1 {
+			t.Errorf("QP %d: H.264 has %.1f dB, VP8 %.1f, the finer one before %.1f", qp, db[0], db[1], before)
+		}
+		before = db[0]
 	}
 }
 
@@ -278,9 +346,9 @@ func TestWrongLibraryRefused(t *testing.T) {
 	for _, wrong := range []string{"libc.so.6", "libyuv.so.0", "libvpx.so.7", "libopenh264.so.7"} {
 		var log bytes.Buffer
 		n := names{openH264: wrong, vpx: wrong, yuv: wrong, jpeg: wrong}
-		real := sonames()
+		ours := sonames()
 		l := load(slog.New(slog.NewTextHandler(&log, nil)), n)
-		if (l.openH264 != nil) != (wrong == real.openH264) || (l.vpx != nil) != (wrong == real.vpx) || (l.yuv != nil) != (wrong == real.yuv) || l.jpeg != nil {
+		if (l.openH264 != nil) != (wrong == ours.openH264) || (l.vpx != nil) != (wrong == ours.vpx) || (l.yuv != nil) != (wrong == ours.yuv) || l.jpeg != nil {
 			t.Errorf("%s was taken for another library:\n%s", wrong, log.String())
 		}
 		if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), wrong+" has no function") {
@@ -300,9 +368,15 @@ func TestLibraryByPathRefused(t *testing.T) {
 func TestBadUseIsAnError(t *testing.T) {
 	l := libraries(t, H264, VP8)
 	for _, cfg := range []Config{
-		{Codec: H264, Width: 15, Height: 16}, {Codec: H264, Width: 4097, Height: 16}, {Codec: H264, Width: 16, Height: 2305},
-		{Codec: VP8, Width: 0, Height: 0}, {Codec: VP8, Width: -16, Height: 16}, {Codec: H264, Width: 64, Height: 64, FPS: -1},
-		{Codec: H264, Width: 64, Height: 64, FPS: 121}, {Codec: H264, Width: 64, Height: 64, Threads: 3}, {Width: 64, Height: 64},
+		{Codec: H264, Width: 15, Height: 16},
+		{Codec: H264, Width: 4097, Height: 16},
+		{Codec: H264, Width: 16, Height: 2305},
+		{Codec: VP8, Width: 0, Height: 0},
+		{Codec: VP8, Width: -16, Height: 16},
+		{Codec: H264, Width: 64, Height: 64, FPS: -1},
+		{Codec: H264, Width: 64, Height: 64, FPS: 121},
+		{Codec: H264, Width: 64, Height: 64, Threads: 3},
+		{Width: 64, Height: 64},
 		{Codec: 3, Width: 64, Height: 64},
 	} {
 		if e, err := l.NewEncoder(cfg); err == nil {

@@ -15,6 +15,8 @@ type planes struct {
 	yStride       int // bytes
 	cStride       int
 
+	half []byte // of pixels: the picture at half its size, where that is what is coded
+
 	caller
 	source []byte // the pixels of the present call: there they are on the heap and alive
 }
@@ -32,6 +34,15 @@ func newPlanes(width, height int) *planes {
 	memory := make([]byte, p.yStride*height+p.cStride*height)
 	p.y, memory = memory[:p.yStride*height:p.yStride*height], memory[p.yStride*height:]
 	p.u, p.v = memory[:p.cStride*height/2:p.cStride*height/2], memory[p.cStride*height/2:]
+	return p
+}
+
+// planesFor makes the planes that an encoder codes.
+func planesFor(cfg Config) *planes {
+	p := newPlanes(cfg.CodedSize())
+	if cfg.Half {
+		p.half = make([]byte, 4*p.width*p.height)
+	}
 	return p
 }
 
@@ -81,7 +92,82 @@ func (c *yuv) try() error {
 			}
 		}
 	}
+	p := planesFor(Config{Width: width, Height: height, Half: true})
+	half := Image{Pix: make([]byte, len(p.half)), Stride: 4 * p.width, Width: p.width, Height: p.height}
+	halve(half, img)
+	if err := c.scale(p, half, img); err != nil {
+		return err
+	}
+	for i := range half.Pix {
+		if d := int(half.Pix[i]) - int(p.half[i]); i%4 != 3 && (d < -2 || d > 2) {
+			return errors.New("the trial scaling gave another picture")
+		}
+	}
 	return nil
+}
+
+// fill makes the planes of a picture of the size that p was made for.
+func (c *yuv) fill(p *planes, img Image) error {
+	if p.half == nil {
+		return c.convert(p, img)
+	}
+	half := Image{Pix: p.half, Stride: 4 * p.width, Width: p.width, Height: p.height}
+	if err := c.scale(p, half, img); err != nil {
+		return err
+	}
+	return c.convert(p, half)
+}
+
+// scaleBox is kFilterBox: each pixel is the mean of those that it stands for.
+const scaleBox = 3
+
+// scale fills to, which is p.half, with from at another size.
+func (c *yuv) scale(p *planes, to, from Image) error {
+	if c == nil {
+		halve(to, from)
+		return nil
+	}
+	p.source = from.Pix
+	r := int32(p.call(c.argbScale,
+		uintptr(unsafe.Pointer(unsafe.SliceData(p.source))), uintptr(from.Stride), uintptr(from.Width), uintptr(from.Height),
+		uintptr(unsafe.Pointer(unsafe.SliceData(p.half))), uintptr(to.Stride), uintptr(to.Width), uintptr(to.Height), scaleBox))
+	p.source = nil
+	if r != 0 {
+		return fmt.Errorf("libyuv: scaling of %dx%d to %dx%d failed: %d", from.Width, from.Height, to.Width, to.Height, r)
+	}
+	return nil
+}
+
+// halve is the scaling in Go: the mean of two by two pixels, at the place that a pixel of to stands for.
+func halve(to, from Image) {
+	for y := range to.Height {
+		y0 := y * from.Height / to.Height
+		top := from.Pix[y0*from.Stride:][:4*from.Width]
+		below := from.Pix[min(y0+1, from.Height-1)*from.Stride:][:4*from.Width]
+		row := to.Pix[y*to.Stride:][:4*to.Width]
+		if from.Width == 2*to.Width {
+			for x := range to.Width {
+				a := binary.LittleEndian.Uint64(top[8*x:])
+				b := binary.LittleEndian.Uint64(below[8*x:])
+				binary.LittleEndian.PutUint32(row[4*x:], mean(uint32(a), uint32(a>>32), uint32(b), uint32(b>>32)))
+			}
+			continue
+		}
+		for x := range to.Width {
+			x0 := x * from.Width / to.Width
+			x1 := min(x0+1, from.Width-1)
+			binary.LittleEndian.PutUint32(row[4*x:], mean(
+				binary.LittleEndian.Uint32(top[4*x0:]), binary.LittleEndian.Uint32(top[4*x1:]),
+				binary.LittleEndian.Uint32(below[4*x0:]), binary.LittleEndian.Uint32(below[4*x1:])))
+		}
+	}
+}
+
+// mean is the mean of four pixels, channel by channel.
+func mean(a, b, c, d uint32) uint32 {
+	rb := a&redBlue + b&redBlue + c&redBlue + d&redBlue + 0x20002
+	g := a>>8&0xff + b>>8&0xff + c>>8&0xff + d>>8&0xff + 2
+	return rb>>2&redBlue | g>>2<<8
 }
 
 // convert fills p with img, whose size is p's or one less where that is odd.
@@ -121,7 +207,7 @@ func (p *planes) pad(width, height int) {
 //	Y = (66 R + 129 G +  25 B + 0x1080) >> 8
 //	U = (112 B - 74 G - 38 R + 0x8080) >> 8, V = (112 R - 94 G - 18 B + 0x8080) >> 8, of the mean of four pixels.
 //
-// Blue and red of a pixel stand in one word, 16 bits apart, so that one multiplication does both.
+// Two pixels are one word, and the same channel of both is 32 bits apart, so that one multiplication does both.
 func convertGo(p *planes, img Image) {
 	for y := 0; y < img.Height; y += 2 {
 		top := img.Pix[y*img.Stride:][:4*img.Width]
@@ -140,46 +226,49 @@ func convertGo(p *planes, img Image) {
 
 const (
 	redBlue = 0xff00ff
-	// lumaRB times (red<<16 | blue) has 66 red + 25 blue in bits 16 to 31.
-	lumaRB    = 66 | 25<<16
-	lumaG     = 129
-	lumaRound = 0x1080
+	both    = 1 | 1<<32      // 1 in each of the two pixels
+	channel = 0xff * both    // the lowest byte of each
+	pairs   = redBlue * both // blue and red of each
 	// chromaRound is 128.5 of 256, for the sum of four pixels.
 	chromaRound = 0x8080 << 2
 )
 
-// luma is the Y of one pixel, which is 0xXXRRGGBB.
-func luma(pixel uint32) byte {
-	rb := uint64(pixel&redBlue) * lumaRB
-	return byte((uint32(rb>>16)&0xffff + (pixel>>8&0xff)*lumaG + lumaRound) >> 8)
-}
-
-// convertRows makes two rows of luma and one of each chroma of two rows of pixels.
-func convertRows(y0, y1, u, v, top, below []byte) {
-	n := len(top) / 8 // pairs of pixels
-	below = below[:len(top)]
-	y0, y1 = y0[:2*n+len(top)/4&1], y1[:2*n+len(top)/4&1]
-	u, v = u[:(len(top)/4+1)/2], v[:(len(top)/4+1)/2]
-	for i := range n {
-		a := binary.LittleEndian.Uint64(top[8*i:])
-		b := binary.LittleEndian.Uint64(below[8*i:])
-		a0, a1, b0, b1 := uint32(a), uint32(a>>32), uint32(b), uint32(b>>32)
-		y0[2*i], y0[2*i+1] = luma(a0), luma(a1)
-		y1[2*i], y1[2*i+1] = luma(b0), luma(b1)
-		u[i], v[i] = chroma(a0, a1, b0, b1)
-	}
-	if len(top)/4&1 == 1 {
-		a := binary.LittleEndian.Uint32(top[8*n:])
-		b := binary.LittleEndian.Uint32(below[8*n:])
-		y0[2*n], y1[2*n] = luma(a), luma(b)
-		u[n], v[n] = chroma(a, a, b, b)
-	}
+// luma is the Y of two pixels, of which each is 0xXXRRGGBB, in the low two bytes.
+func luma(pixels uint64) uint16 {
+	y := (pixels>>16&channel)*66 + (pixels>>8&channel)*129 + (pixels&channel)*25 + 0x1080*both
+	return uint16(y>>8&0xff | y>>32&0xff00)
 }
 
 // chroma is U and V of four pixels.
-func chroma(a0, a1, b0, b1 uint32) (u, v byte) {
-	rb := a0&redBlue + a1&redBlue + b0&redBlue + b1&redBlue
-	g := int32(a0>>8&0xff + a1>>8&0xff + b0>>8&0xff + b1>>8&0xff)
-	r, b := int32(rb>>16), int32(rb&0xffff)
-	return byte((112*b - 74*g - 38*r + chromaRound) >> 10), byte((112*r - 94*g - 18*b + chromaRound) >> 10)
+func chroma(a, b uint64) (u, v byte) {
+	rb := a&pairs + b&pairs
+	rb += rb >> 32
+	green := a>>8&channel + b>>8&channel
+	red, blue, g := int32(rb>>16&0xffff), int32(rb&0xffff), int32(green)+int32(green>>32)
+	return byte((112*blue - 74*g - 38*red + chromaRound) >> 10), byte((112*red - 94*g - 18*blue + chromaRound) >> 10)
+}
+
+// convertRows makes two rows of luma and one of each chroma of two rows of pixels. The last pixel of an odd row counts
+// twice; luma has room for it.
+func convertRows(y0, y1, u, v, top, below []byte) {
+	n := len(top) / 8 // pairs of pixels
+	odd := len(top)/4&1 == 1
+	if odd {
+		last := len(top) - 4
+		a := uint64(binary.LittleEndian.Uint32(top[last:])) * both
+		b := uint64(binary.LittleEndian.Uint32(below[last:])) * both
+		y0[2*n], y1[2*n] = byte(luma(a)), byte(luma(b))
+		u[n], v[n] = chroma(a, b)
+	}
+	// Lengths that the compiler can see save it a check an access.
+	top, below = top[:8*n], below[:8*n]
+	y0, y1, u, v = y0[:2*n], y1[:2*n], u[:n], v[:n]
+	for i := range u {
+		a := binary.LittleEndian.Uint64(top[8*i : 8*i+8])
+		b := binary.LittleEndian.Uint64(below[8*i : 8*i+8])
+		la, lb := luma(a), luma(b)
+		y0[2*i], y0[2*i+1] = byte(la), byte(la>>8)
+		y1[2*i], y1[2*i+1] = byte(lb), byte(lb>>8)
+		u[i], v[i] = chroma(a, b)
+	}
 }
