@@ -1,12 +1,12 @@
-// One headless Chromium for all viewers, driven with playwright-core from web/.
+// Headless Chromium, driven with playwright-core from web/.
 import { createRequire } from "node:module";
 
 const require = createRequire(new URL("../web/package.json", import.meta.url));
 
-/** Starts the browser. */
-export function launch() {
+/** Starts a browser of its own process tree and returns { browser, pid, close }. */
+export async function launch() {
   const { chromium } = require("playwright-core");
-  return chromium.launch({
+  const server = await chromium.launchServer({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     headless: true,
     args: [
@@ -21,4 +21,13 @@ export function launch() {
       "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
     ],
   });
+  const browser = await chromium.connect(server.wsEndpoint());
+  return {
+    browser,
+    pid: server.process().pid,
+    close: async () => {
+      await browser.close();
+      await server.close();
+    },
+  };
 }

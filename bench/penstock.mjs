@@ -1,16 +1,27 @@
 // The product: `penstock dev` as users start it, its portal and its viewer.
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { colours, near, probedPage, showsFlipper } from "./latency.mjs";
-import { family, freePort, start, stop, until, wrote } from "./processes.mjs";
+import { probedPage, restingPixels, rightPicture } from "./latency.mjs";
+import {
+  family,
+  freePort,
+  removeFolder,
+  start,
+  stop,
+  temporaryFolder,
+  until,
+  wrote,
+} from "./processes.mjs";
 
 const run = promisify(execFile);
-const canvas = "canvas#screen";
+export const canvas = "canvas#screen";
 
-/** One region on a fresh data folder whose catalogue has flipper beside this machine's own applications. */
+/**
+ * One region on a fresh data folder whose catalogue has, beside this machine's own applications, flipper and Stage: the same
+ * window, which lets the programs of the benchmark appear over it.
+ */
 export class Region {
   #binary;
   #directory;
@@ -19,13 +30,18 @@ export class Region {
 
   constructor(binary, flipper) {
     this.#binary = binary;
-    this.#directory = mkdtempSync(join(tmpdir(), "penstock-bench-"));
+    this.#directory = temporaryFolder("region");
     const applications = join(this.#directory, "share/applications");
     mkdirSync(applications, { recursive: true });
-    writeFileSync(
-      join(applications, "flipper.desktop"),
-      `[Desktop Entry]\nType=Application\nName=Flipper\nExec=${flipper} -width 1280 -height 720\n`,
-    );
+    for (const [name, more] of [
+      ["Flipper", ""],
+      ["Stage", " -still"],
+    ]) {
+      writeFileSync(
+        join(applications, `${name.toLowerCase()}.desktop`),
+        `[Desktop Entry]\nType=Application\nName=${name}\nExec=${flipper} -width 1280 -height 720${more}\n`,
+      );
+    }
     this.#environment = {
       ...process.env,
       XDG_DATA_DIRS: `${join(this.#directory, "share")}:/usr/local/share:/usr/share`,
@@ -56,11 +72,22 @@ export class Region {
     return family(this.#process.pid);
   }
 
-  /** Every process of the instance that runs the user's session. */
-  async sessionProcesses(user) {
+  /** The user's session, as `penstock sessions --json` tells it. */
+  async session(user) {
     const { stdout } = await run(this.#binary, ["sessions", "--json", "--data-dir", this.data]);
-    const session = JSON.parse(stdout).find((s) => s.userId === user && s.state === "ACTIVE");
-    return family(session.pid);
+    return JSON.parse(stdout).find((s) => s.userId === user && s.state === "ACTIVE");
+  }
+
+  /** Processes of the region and of the instance that runs a session, as { x, server }; applications are in neither. */
+  sessionProcesses({ pid }) {
+    const named = (...names) =>
+      family(pid)
+        .filter(({ command }) => names.includes((command[0] ?? "").split("/").pop()))
+        .map((member) => member.pid);
+    return {
+      x: named("Xvfb", "Xtigervnc"),
+      server: [this.#process.pid, ...named("penstock", "openbox")],
+    };
   }
 
   /** Ends the process; the data stay for another start. */
@@ -70,7 +97,7 @@ export class Region {
 
   /** Removes the data. */
   remove() {
-    rmSync(this.#directory, { recursive: true, force: true });
+    removeFolder(this.#directory);
   }
 
   /** Access key of the account. */
@@ -110,60 +137,57 @@ export class Region {
     });
   }
 
-  /** Signs a user in with a streaming URL; the page shows the catalogue. */
-  async signIn(context, user) {
+  /** A streaming URL; with an application it opens that one without a question. */
+  async streamingUrl(
+    user,
+    { application, fleet = this.dev.fleetName, width = 1280, height = 720 },
+  ) {
     const { StreamingURL } = await this.aws(
       ...["appstream", "create-streaming-url", "--stack-name", this.dev.stackName],
-      ...["--fleet-name", this.dev.fleetName, "--user-id", user, "--validity", "3600"],
+      ...["--fleet-name", fleet, "--user-id", user, "--validity", "3600"],
+      ...(application === undefined ? [] : ["--application-id", application]),
     );
-    const page = await probedPage(context);
-    await page.goto(`${StreamingURL}&resolution=1280x720`);
-    await page.getByRole("button", { name: "Flipper" }).waitFor();
-    return page;
+    return `${StreamingURL}&resolution=${width}x${height}`;
   }
 
   /**
-   * Clicks flipper in the catalogue and waits for its picture. milliseconds is from the click to the first pixel of flipper
-   * that the viewer painted; close ends the session.
+   * Clicks flipper in the portal's catalogue and returns { page, milliseconds }: from the click to the first animation frame that
+   * showed flipper's picture right.
    */
-  async open(context, user) {
-    const page = await this.signIn(context, user);
+  async click(context, user) {
+    const page = await probedPage(context, {
+      expected: { selector: canvas, pixels: restingPixels(1280, 720) },
+      workers: false,
+    });
+    const right = rightPicture(page);
+    right.catch(() => {}); // awaited below
+    await page.goto(await this.streamingUrl(user, {}));
     let clicked;
     await page.exposeBinding("benchClicked", (_, time) => {
       clicked = time;
     });
+    const button = page.getByRole("button", { name: "Flipper" });
+    await button.waitFor();
     await page.evaluate(() =>
       addEventListener(
         "click",
         (event) => globalThis.benchClicked(performance.timeOrigin + event.timeStamp),
-        {
-          capture: true,
-          once: true,
-        },
+        { capture: true, once: true },
       ),
     );
-    await page.getByRole("button", { name: "Flipper" }).click();
-    await page.waitForURL((url) => url.origin !== new URL(this.dev.publicUrl).origin);
-    await page.waitForFunction(() => globalThis.penstock?.state === "streaming");
-    await showsFlipper(page, canvas);
-    const changes = await page.evaluate(() => globalThis.benchProbe.changes);
-    const first = changes.find(({ colour }) => near(colour, colours[0]));
-    await page.locator(canvas).click({ position: { x: 400, y: 400 } });
-    return {
-      name: "Penstock",
-      page,
-      canvas,
-      milliseconds: first.time - clicked,
-      close: async () => {
-        await page.close();
-        const { Sessions } = await this.aws(
-          ...["appstream", "describe-sessions", "--stack-name", this.dev.stackName],
-          ...["--fleet-name", this.dev.fleetName, "--user-id", user],
-        );
-        for (const { Id } of Sessions) {
-          await this.aws("appstream", "expire-session", "--session-id", Id);
-        }
-      },
-    };
+    await button.click();
+    const milliseconds = (await right) - clicked;
+    return { page, milliseconds };
+  }
+
+  /** Ends the user's sessions. */
+  async expire(user) {
+    const { Sessions } = await this.aws(
+      ...["appstream", "describe-sessions", "--stack-name", this.dev.stackName],
+      ...["--fleet-name", this.dev.fleetName, "--user-id", user],
+    );
+    for (const { Id } of Sessions) {
+      await this.aws("appstream", "expire-session", "--session-id", Id);
+    }
   }
 }

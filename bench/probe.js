@@ -1,30 +1,39 @@
-// Tells when a pixel of the picture got a new colour in the canvas that a viewer draws on. The same text runs in the page of
-// each viewer and, where the viewer draws in a worker, in that worker. After each call that paints, the pixel is read back
-// (which makes the browser finish the painting) and a change is announced with its time.
+// Tells what a viewer's canvas shows and since when. The same text runs in the page of each viewer and, where the viewer draws in
+// a worker, in that worker. After each call that paints, pixels are read back (which makes the browser finish the painting) and
+// a change is announced with its time.
 (() => {
   if (globalThis.benchProbe !== undefined) {
     return;
   }
-  const at = 100; // inside the square that flipper repaints
   const inPage = typeof document !== "undefined";
   const announce = new BroadcastChannel("bench-probe");
+  // The pixels that must all have the new colour before the change counts; the last one first, for it is painted last.
+  let points = [[100, 100]];
   let last = -1;
   let enabled = true;
 
+  const colourAt = (context, [x, y]) => {
+    const [r, g, b] = getImageData.call(context, x, y, 1, 1).data;
+    return (r << 16) | (g << 8) | b;
+  };
   const look = (context) => {
     const canvas = context.canvas;
     const shown = inPage ? canvas.isConnected : true;
-    if (!enabled || !shown || canvas.width <= at || canvas.height <= at) {
+    if (!enabled || !shown || points.some(([x, y]) => canvas.width <= x || canvas.height <= y)) {
       return;
     }
-    const [r, g, b] = getImageData.call(context, at, at, 1, 1).data;
-    const colour = (r << 16) | (g << 8) | b;
-    if (colour !== last) {
-      last = colour;
-      const change = { colour, time: performance.timeOrigin + performance.now() };
-      announce.postMessage(change);
-      globalThis.benchProbe.onchange?.(change); // a channel does not hear itself
+    let colour;
+    for (let i = points.length - 1; i >= 0; i--) {
+      const found = colourAt(context, points[i]);
+      colour ??= found;
+      if (colour === last || found !== colour) {
+        return;
+      }
     }
+    last = colour;
+    const change = { colour, time: performance.timeOrigin + performance.now() };
+    announce.postMessage(change);
+    globalThis.benchProbe.onchange?.(change); // a channel does not hear itself
   };
 
   const prototype = (inPage ? CanvasRenderingContext2D : OffscreenCanvasRenderingContext2D)
@@ -40,21 +49,19 @@
       return result;
     };
   }
+  const set = (data) => {
+    enabled = data.enabled;
+    points = data.points;
+    last = data.last;
+  };
   if (!inPage) {
-    announce.onmessage = ({ data }) => {
-      enabled = data.enable;
-    };
+    announce.onmessage = ({ data }) => set(data);
     return;
   }
 
-  // In the page: one key at a time, from its event to the change.
+  // In the page: one press at a time, from its event to the change.
   const listeners = new Set();
-  const changes = []; // the first ones, for what happens before anybody asks
-  globalThis.benchProbe.changes = changes;
   const tell = (change) => {
-    if (changes.length < 1000) {
-      changes.push(change);
-    }
     for (const listener of listeners) {
       listener(change);
     }
@@ -62,31 +69,53 @@
   announce.onmessage = ({ data }) => tell(data);
   globalThis.benchProbe.onchange = tell;
 
-  const scratch = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const read = (canvas) => {
-    plainDrawImage.call(scratch, canvas, at, at, 1, 1, 0, 0, 1, 1);
-    const [r, g, b] = getImageData.call(scratch, 0, 0, 1, 1).data;
-    return (r << 16) | (g << 8) | b;
+  /** The canvas that shows the screen: the largest one of the page that matches. */
+  const screen = (selector) => {
+    let largest = null;
+    for (const canvas of document.querySelectorAll(selector)) {
+      if (largest === null || canvas.width * canvas.height > largest.width * largest.height) {
+        largest = canvas;
+      }
+    }
+    return largest;
   };
+  const copyOf = (width, height) => {
+    const canvas = document.createElement("canvas");
+    canvas.width = width;
+    canvas.height = height;
+    return canvas.getContext("2d", { willReadFrequently: true });
+  };
+  const scratch = copyOf(1, 1);
+  const read = (canvas, [x, y]) => {
+    plainDrawImage.call(scratch, canvas, x, y, 1, 1, 0, 0, 1, 1);
+    return colourAt(scratch, [0, 0]);
+  };
+  const now = () => performance.timeOrigin + performance.now();
 
-  /** The colour that the canvas element has now. */
+  /** The colour that the canvas element has now at all points, or undefined. */
   globalThis.benchProbe.look = (selector) => {
-    const canvas = document.querySelector(selector);
-    return canvas === null || canvas.width <= at || canvas.height <= at ? undefined : read(canvas);
+    const canvas = screen(selector);
+    if (canvas === null || points.some(([x, y]) => canvas.width <= x || canvas.height <= y)) {
+      return undefined;
+    }
+    const colour = read(canvas, points[0]);
+    return points.every((point) => read(canvas, point) === colour) ? colour : undefined;
   };
 
-  // Reading back costs time: off while frames are watched instead.
-  globalThis.benchProbe.enable = (on) => {
-    enabled = on;
-    announce.postMessage({ enable: on });
+  // Reading back costs time: off while frames are watched instead. What the canvas shows when it is turned on is no change.
+  globalThis.benchProbe.enable = (enabled, points, selector) => {
+    set({ enabled, points, last: -1 });
+    const last = enabled ? globalThis.benchProbe.look(selector) : -1;
+    set({ enabled, points, last });
+    announce.postMessage({ enabled, points, last });
   };
 
-  // Arms the probe for the next key; benchAnswer, given by the driver, is told the outcome.
-  globalThis.benchProbe.key = () => {
+  // Arms the probe for the next press; benchAnswer, given by the driver, is told the outcome.
+  globalThis.benchProbe.drawn = (event) => {
     addEventListener(
-      "keydown",
-      (event) => {
-        const start = performance.timeOrigin + event.timeStamp;
+      event,
+      (pressed) => {
+        const start = performance.timeOrigin + pressed.timeStamp;
         const heard = (change) => {
           listeners.delete(heard);
           globalThis.benchAnswer({ milliseconds: change.time - start, colour: change.colour });
@@ -97,18 +126,17 @@
     );
   };
 
-  globalThis.benchProbe.frame = (selector) => {
-    const canvas = document.querySelector(selector);
-    const before = read(canvas);
+  globalThis.benchProbe.frame = (event, selector) => {
+    const before = globalThis.benchProbe.look(selector);
     addEventListener(
-      "keydown",
-      (event) => {
+      event,
+      (pressed) => {
         const tick = () => {
-          const colour = read(canvas);
-          if (colour === before) {
+          const colour = globalThis.benchProbe.look(selector);
+          if (colour === before || colour === undefined) {
             requestAnimationFrame(tick);
           } else {
-            globalThis.benchAnswer({ milliseconds: performance.now() - event.timeStamp, colour });
+            globalThis.benchAnswer({ milliseconds: performance.now() - pressed.timeStamp, colour });
           }
         };
         requestAnimationFrame(tick);
@@ -116,4 +144,90 @@
       { capture: true, once: true },
     );
   };
+
+  /** Reports the first animation frame in which the canvas has each colour at its place. */
+  globalThis.benchProbe.expect = ({ selector, pixels }) => {
+    const tick = () => {
+      const canvas = screen(selector);
+      const right =
+        canvas !== null &&
+        pixels.every(
+          ({ x, y, colour }) =>
+            canvas.width > x && canvas.height > y && read(canvas, [x, y]) === colour,
+        );
+      if (right) {
+        globalThis.benchAnswer({ right: now() });
+      } else {
+        requestAnimationFrame(tick);
+      }
+    };
+    requestAnimationFrame(tick);
+  };
+
+  /** Reads the cells at the places in every animation frame until stopped: [time, colours of the cells' centres…]. */
+  globalThis.benchProbe.watch = ({ selector, places, cell, columns, lines }) => {
+    const width = cell * columns;
+    const height = cell * lines;
+    const strip = copyOf(width * places.length, height);
+    const samples = [];
+    let running = true;
+    const tick = () => {
+      if (!running) {
+        return;
+      }
+      const time = now();
+      const canvas = screen(selector);
+      places.forEach(([x, y], i) => {
+        plainDrawImage.call(strip, canvas, x, y, width, height, i * width, 0, width, height);
+      });
+      const { data } = getImageData.call(strip, 0, 0, width * places.length, height);
+      samples.push([
+        time,
+        ...places.map((_, i) => {
+          // Two bits a cell: black is 0, white 1, anything between 2.
+          let bits = "";
+          for (let bit = 0; bit < columns * lines; bit++) {
+            const x = i * width + ((bit % columns) + 0.5) * cell;
+            const y = (Math.floor(bit / columns) + 0.5) * cell;
+            const at = (Math.floor(y) * width * places.length + Math.floor(x)) * 4;
+            const light = (data[at] + data[at + 1] + data[at + 2]) / 3;
+            bits = `${light > 170 ? 1 : light < 85 ? 0 : 2}${bits}`;
+          }
+          return bits;
+        }),
+      ]);
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+    globalThis.benchProbe.unwatch = () => {
+      running = false;
+      return samples;
+    };
+  };
+
+  /** The picture of the canvas, raw as base64, four bytes a pixel. */
+  globalThis.benchProbe.picture = (selector, width, height) => {
+    const copy = copyOf(width, height);
+    plainDrawImage.call(copy, screen(selector), 0, 0, width, height, 0, 0, width, height);
+    const { data } = getImageData.call(copy, 0, 0, width, height);
+    let text = "";
+    for (let i = 0; i < data.length; i += 0x8000) {
+      text += String.fromCharCode(...data.subarray(i, i + 0x8000));
+    }
+    return btoa(text);
+  };
+
+  /** Milliseconds by which this page's clock, which an adjustment of the system's does not reach, is behind the system's. */
+  globalThis.benchProbe.clock = () => {
+    const before = Date.now();
+    let at = before;
+    while (at === before) {
+      at = Date.now();
+    }
+    return at - now();
+  };
+
+  if (globalThis.benchExpect !== undefined) {
+    globalThis.benchProbe.expect(globalThis.benchExpect);
+  }
 })();

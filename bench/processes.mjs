@@ -1,9 +1,24 @@
-// Starts programs, ends exactly those, and reads what a process and its descendants hold of memory.
-import { spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+// Starts programs, ends exactly those, and reads what processes hold of memory, used of the processor and carried over TCP.
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 const running = new Set();
+const folders = new Set();
+
+/** A new folder for what programs write, removed with removeFolder or at the end. */
+export function temporaryFolder(name) {
+  const folder = mkdtempSync(join(tmpdir(), `penstock-bench-${name}-`));
+  folders.add(folder);
+  return folder;
+}
+
+export function removeFolder(folder) {
+  folders.delete(folder);
+  rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+}
 
 /** Starts a program in a process group of its own; what it writes is kept for error messages. */
 export function start(program, args, options = {}) {
@@ -51,9 +66,12 @@ function signal(process, name) {
   }
 }
 
-/** Ends everything that was started here and still runs. */
+/** Ends everything that was started here and still runs, and removes what folders are left. */
 export async function stopAll() {
   await Promise.all([...running].reverse().map(stop));
+  for (const folder of folders) {
+    removeFolder(folder);
+  }
 }
 
 /** Waits until the program wrote text; gives up with what it wrote. */
@@ -145,7 +163,8 @@ export function family(pid) {
   return found;
 }
 
-function memory(pid) {
+/** pid, command and memory of one process, undefined when it has ended. */
+export function memory(pid) {
   try {
     const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
     const kilobytes = (name) =>
@@ -157,4 +176,70 @@ function memory(pid) {
   } catch {
     return undefined;
   }
+}
+
+/** Milliseconds of processor time, user and system, that each of the processes used so far, waited-for children included. */
+export function processorTime(pids) {
+  const times = new Map();
+  for (const pid of pids) {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      const ticks = fields.slice(11, 15).reduce((total, field) => total + Number(field), 0);
+      times.set(pid, ticks * 10); // USER_HZ is 100 on Linux
+    } catch {
+      // it ended meanwhile
+    }
+  }
+  return times;
+}
+
+/** Milliseconds between two readings; a process that is in the later one only counts whole. */
+export function processorTimeBetween(earlier, later) {
+  let total = 0;
+  for (const [pid, time] of later) {
+    total += time - (earlier.get(pid) ?? 0);
+  }
+  return total;
+}
+
+/** Bytes of TCP payload that the processes' connections carried so far, { in, out } by connection. */
+export function carried(pids) {
+  const wanted = new Set(pids.map(String));
+  const output = execFileSync("ss", ["-tinpHO"], { encoding: "utf8", maxBuffer: 64 << 20 });
+  const connections = new Map();
+  for (const line of output.split("\n")) {
+    const owners = [...line.matchAll(/pid=(\d+)/g)].map(([, pid]) => pid);
+    if (!owners.some((pid) => wanted.has(pid))) {
+      continue;
+    }
+    const [, , , local, remote] = line.trim().split(/\s+/);
+    const bytes = (name) => Number(new RegExp(`${name}:(\\d+)`).exec(line)?.[1] ?? 0);
+    connections.set(`${local} ${remote}`, {
+      in: bytes("bytes_received"),
+      out: bytes("bytes_acked"),
+    });
+  }
+  return connections;
+}
+
+/** Bytes carried between two readings; what a connection that has ended carried after the earlier one is lost. */
+export function carriedBetween(earlier, later) {
+  const total = { in: 0, out: 0 };
+  for (const [connection, bytes] of later) {
+    const before = earlier.get(connection) ?? { in: 0, out: 0 };
+    total.in += bytes.in - before.in;
+    total.out += bytes.out - before.out;
+  }
+  return total;
+}
+
+/** A display number that no X server of this machine uses. */
+export function freeDisplay() {
+  const taken = new Set(readdirSync("/tmp/.X11-unix"));
+  let display = 50 + (globalThis.process.pid % 400);
+  while (taken.has(`X${display}`)) {
+    display++;
+  }
+  return display;
 }

@@ -60,6 +60,13 @@ bench_packages="
 	tigervnc-standalone-server:/usr/bin/Xtigervnc
 	novnc:/usr/share/novnc/core/rfb.js
 	websockify:/usr/bin/websockify
+	x11vnc:/usr/bin/x11vnc
+	xpra:/usr/share/xpra/www/index.html
+	python3-lz4:/usr/lib/python3/dist-packages/lz4/__init__.py
+	python3-lzo:/usr/share/doc/python3-lzo/copyright
+	python3-brotli:/usr/lib/python3/dist-packages/brotli.py
+	python3-pil:/usr/lib/python3/dist-packages/PIL/__init__.py
+	python3-numpy:/usr/lib/python3/dist-packages/numpy/__init__.py
 	haproxy:/usr/sbin/haproxy
 	nginx:/usr/sbin/nginx
 	libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so
