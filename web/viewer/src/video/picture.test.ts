@@ -99,3 +99,88 @@ it("joins bands of like extent and covers every change", () => {
     }
   }
 });
+
+it("is right on the canvas and where it is read, whatever is drawn past it", () => {
+  const size = 160;
+  let seed = 11;
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return (seed >>> 8) % below;
+  };
+  const same = (a: Uint32Array, b: Uint32Array) => a.every((value, i) => value === b[i]);
+  let readBacks = 0;
+  for (let round = 0; round < 60; round++) {
+    const canvas = new Uint32Array(size * size);
+    const truth = new Uint32Array(size * size).fill(0xff000000);
+    const picture = new Picture(size, size, (box) => {
+      readBacks++;
+      const pixels = new Uint32Array(box.width * box.height);
+      for (let row = 0; row < box.height; row++) {
+        const from = (box.y + row) * size + box.x;
+        pixels.set(canvas.subarray(from, from + box.width), row * box.width);
+      }
+      return pixels;
+    });
+    const paint = () => {
+      for (const box of picture.takeChanges()) {
+        for (let row = box.y; row < box.y + box.height; row++) {
+          const from = row * size + box.x;
+          canvas.set(picture.pixels.subarray(from, from + box.width), from);
+        }
+      }
+    };
+    const cover = (
+      to: Uint32Array,
+      b: { x: number; y: number },
+      w: number,
+      h: number,
+      p: number,
+    ) => {
+      for (let row = b.y; row < b.y + h; row++) {
+        to.fill(p, row * size + b.x, row * size + b.x + w);
+      }
+    };
+    for (let step = 0; step < 30; step++) {
+      const width = 1 + random(80);
+      const height = 1 + random(80);
+      const at = { x: random(size - width), y: random(size - height) };
+      const pixel = 0xff000000 + 1 + step;
+      switch (random(5)) {
+        case 0:
+          cover(truth, at, width, height, pixel);
+          picture.fill({ ...at, width, height, r: step + 1, g: 0, b: 0 });
+          break;
+        case 1: // a tile
+          cover(truth, at, width, height, pixel);
+          picture.replace(at.x, at.y, width, height);
+          cover(picture.pixels, at, width, height, pixel);
+          picture.touch(at.x, at.y, width, height);
+          break;
+        case 2: {
+          const src = { x: random(size - width), y: random(size - height) };
+          const before = truth.slice();
+          for (let row = 0; row < height; row++) {
+            const from = (src.y + row) * size + src.x;
+            truth.set(before.subarray(from, from + width), (at.y + row) * size + at.x);
+          }
+          picture.copy({ srcX: src.x, srcY: src.y, dstX: at.x, dstY: at.y, width, height });
+          break;
+        }
+        case 3: // a frame
+          cover(truth, at, width, height, pixel);
+          cover(canvas, at, width, height, pixel);
+          picture.passed(at.x, at.y, width, height);
+          break;
+        default:
+          paint();
+          expect(same(canvas, truth), `round ${round}, step ${step}`).toBe(true);
+      }
+    }
+    paint();
+    expect(same(canvas, truth)).toBe(true);
+    picture.own(0, 0, size, size);
+    expect(same(picture.pixels, truth)).toBe(true);
+    expect(picture.behind).toBe(false);
+  }
+  expect(readBacks).toBeGreaterThan(200);
+});
