@@ -55,6 +55,8 @@ test_packages="
 	mount:/bin/mount
 	gcc:/usr/bin/gcc
 	libc6-dev:/usr/include/stdio.h
+	libx11-dev:/usr/include/X11/Xlib.h
+	libxkbcommon-dev:/usr/include/xkbcommon/xkbcommon.h
 "
 bench_packages="
 	tigervnc-standalone-server:/usr/bin/Xtigervnc

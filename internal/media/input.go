@@ -58,6 +58,18 @@ type Key struct {
 // Text is composed text.
 type Text struct{ Text string }
 
+// Relative is a movement of the pointer from where it is, in pixels, and its buttons.
+type Relative struct {
+	DX, DY  int
+	Buttons Buttons
+}
+
+// Keyboard is what the browser knows of the user's keyboard.
+type Keyboard struct {
+	Language string            // BCP 47, of the user
+	Keys     map[string]string // KeyboardEvent.code to what the key makes without modifiers
+}
+
 // ReleaseAll lets all keys and buttons go.
 type ReleaseAll struct{}
 
@@ -65,6 +77,8 @@ func (Pointer) event()    {}
 func (Wheel) event()      {}
 func (Key) event()        {}
 func (Text) event()       {}
+func (Relative) event()   {}
+func (Keyboard) event()   {}
 func (ReleaseAll) event() {}
 
 // InputOrder decides which input counts: a number that is not greater than the last one is a repetition. The

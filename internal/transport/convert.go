@@ -44,6 +44,14 @@ func fromWire(m channel.Message) media.FromViewer {
 		})
 	case *channel.Text:
 		return input(m.Seq, media.Text{Text: m.Text})
+	case *channel.Relative:
+		return input(m.Seq, media.Relative{DX: int(m.DX), DY: int(m.DY), Buttons: media.Buttons(m.Buttons)})
+	case *channel.Keyboard:
+		keys := make(map[string]string, len(m.Keys))
+		for _, key := range m.Keys {
+			keys[key.Code] = key.Key
+		}
+		return input(m.Seq, media.Keyboard{Language: m.Language, Keys: keys})
 	case *channel.ReleaseAll:
 		return input(m.Seq, media.ReleaseAll{})
 	case *channel.Start:

@@ -28,6 +28,9 @@ func newTypist(t *testing.T, s *Server) *typist {
 	ty := &typist{t: t, events: make(chan [32]byte, 10000)}
 	const keys, buttons, motion = 1 | 2, 4 | 8, 64
 	ty.p = newPainter(t, s, image.Rect(0, 0, 800, 600), keys|buttons|motion, func(ev []byte) { ty.events <- [32]byte(ev) })
+	if _, err := openXKB(ty.p.c); err != nil { // so that events tell of groups
+		t.Fatal(err)
+	}
 	ty.start(s)
 	return ty
 }
@@ -105,7 +108,7 @@ func (ty *typist) typed() string {
 }
 
 func describe(m *keymap, ev [32]byte) string {
-	const shift, lock, control, alt, super, level3 = 1, 2, 4, 8, 64, 128
+	const shift, lock, control, alt, numLock, super, level3 = 1, 2, 4, 8, 16, 64, 128
 	kind, detail, state := ev[0]&0x7f, ev[1], le.Uint16(ev[28:])
 	x, y := int16(le.Uint16(ev[24:])), int16(le.Uint16(ev[26:]))
 	switch kind {
@@ -121,6 +124,14 @@ func describe(m *keymap, ev [32]byte) string {
 		}
 		if state&shift != 0 {
 			column++
+		}
+		switch group := state >> 13 & 3; {
+		case isSpare(detail): // a level in each of four groups
+			column = [...]int{0, 2, 4, 5}[group]
+		case group == 1:
+			column += 2
+		case row[0].keypad() && state&numLock != 0:
+			column = 1
 		}
 		if state&lock != 0 {
 			return verb + "caps"
@@ -264,7 +275,7 @@ func TestKeys(t *testing.T) {
 		}, all: "down mod:ffe1, up mod:ffe1"},
 		{name: "two keys of one character", do: []media.Event{
 			press("Digit7", "7", 0), press("Numpad7", "7", 0), lift("Digit7", "7", 0), lift("Numpad7", "7", 0),
-		}, all: "down 7, up 7, down 7, up 7"},
+		}, all: "down 7, down <ffb7>, up 7, up <ff95>"},
 		{name: "up of a key that was let go in another way", do: []media.Event{
 			press("ShiftLeft", "Shift", shift), press("KeyA", "A", shift), lift("ShiftLeft", "Shift", 0), lift("KeyA", "a", 0),
 		}, all: "down mod:ffe1, down A, up mod:ffe1, up a"},

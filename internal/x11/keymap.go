@@ -24,14 +24,16 @@ type keymap struct {
 	codes   map[keysym]uint8 // first keycode that makes a keysym without modifiers
 	level3  uint8            // keycode of the key that chooses the third level; 0 for none
 	shift   uint8            // keycode of a shift key; 0 for none
-	spare   []uint8          // keycodes that make nothing
 }
 
-// place is where a character is found: press keycode while exactly these of shift and third level are down.
+// place is where a character is found: press keycode while exactly these of shift and third level are down, in this
+// group. A bound place makes its character whatever the modifiers.
 type place struct {
 	keycode uint8
 	shift   bool
 	level3  bool
+	group   uint8
+	bound   bool
 }
 
 // loadKeymap reads the keyboard of the server.
@@ -69,18 +71,26 @@ func loadKeymap(c *conn) (*keymap, error) {
 	return m, nil
 }
 
-// index finds the characters. The third level stands behind the two levels of the second group.
+// level is a column of the core keyboard: two levels of the first group, two of the second, then the third and fourth of
+// the first. Where others are follows from how many levels each group has, which the core keyboard does not tell.
+type level struct {
+	column        int
+	shift, level3 bool
+	group         uint8
+}
+
+// levels are in the order in which a character is looked for.
+var levels = [...]level{
+	{column: 0}, {column: 1, shift: true}, {column: 4, level3: true}, {column: 5, level3: true, shift: true},
+	{column: 2, group: 1}, {column: 3, shift: true, group: 1},
+}
+
+// index finds the characters.
 func (m *keymap) index() {
-	const thirdLevel = 4
-	for row := range len(m.syms) / m.columns {
-		keycode := m.first + uint8(row)
-		syms := m.syms[row*m.columns : (row+1)*m.columns]
-		empty := true
-		for _, k := range syms {
-			empty = empty && k == noSymbol
-		}
-		if empty && m.mods[keycode] == 0 {
-			m.spare = append(m.spare, keycode)
+	for keycode := int(m.first); m.row(uint8(keycode)) != nil; keycode++ {
+		keycode, syms := uint8(keycode), m.row(uint8(keycode))
+		if isSpare(keycode) {
+			continue
 		}
 		if _, ok := m.codes[syms[0]]; !ok && syms[0] != noSymbol {
 			m.codes[syms[0]] = keycode
@@ -92,24 +102,46 @@ func (m *keymap) index() {
 			m.shift = keycode
 		}
 	}
-	for _, level := range []struct {
-		column        int
-		shift, level3 bool
-	}{{0, false, false}, {1, true, false}, {thirdLevel, false, true}, {thirdLevel + 1, true, true}} {
-		if level.column >= m.columns || level.level3 && m.level3 == 0 || level.shift && m.shift == 0 {
-			continue
-		}
-		for row := range len(m.syms) / m.columns {
-			k := m.syms[row*m.columns+level.column]
-			r, ok := k.character()
-			if !ok || 0xff80 <= k && k <= 0xffbd { // the number pad needs NumLock
+	for _, l := range levels {
+		for keycode := int(m.first); m.row(uint8(keycode)) != nil; keycode++ {
+			keycode := uint8(keycode)
+			r, ok := m.at(keycode, l)
+			if !ok || isSpare(keycode) {
 				continue
 			}
 			if _, ok := m.places[r]; !ok {
-				m.places[r] = place{m.first + uint8(row), level.shift, level.level3}
+				m.places[r] = place{keycode: keycode, shift: l.shift, level3: l.level3, group: l.group}
 			}
 		}
 	}
+}
+
+// row is what a keycode makes, column by column; nil when there is no such keycode.
+func (m *keymap) row(keycode uint8) []keysym {
+	at := (int(keycode) - int(m.first)) * m.columns
+	if at < 0 || at+m.columns > len(m.syms) {
+		return nil
+	}
+	return m.syms[at : at+m.columns]
+}
+
+// at is the character of a keycode at a level. The number pad's need NumLock and are not counted.
+func (m *keymap) at(keycode uint8, l level) (rune, bool) {
+	row := m.row(keycode)
+	if l.column >= len(row) || l.level3 && m.level3 == 0 || l.shift && m.shift == 0 || row[l.column].keypad() {
+		return 0, false
+	}
+	return row[l.column].character()
+}
+
+// on is where r is found on one key.
+func (m *keymap) on(keycode uint8, r rune) (place, bool) {
+	for _, l := range levels {
+		if found, ok := m.at(keycode, l); ok && found == r {
+			return place{keycode: keycode, shift: l.shift, level3: l.level3, group: l.group}, true
+		}
+	}
+	return place{}, false
 }
 
 // modifier is the lowest modifier that the keycode is; false when it is none.

@@ -36,6 +36,17 @@ const (
 	unicodeKeysym keysym = 0x01000000
 )
 
+// keypad reports whether the keysym is of the number pad.
+func (k keysym) keypad() bool { return k >= 0xff80 && k <= 0xffbd }
+
+// keypadCharacter is what a keysym of the number pad types; false for those that type nothing.
+func (k keysym) keypadCharacter() (rune, bool) {
+	if r := rune(k) - 0xff80; k.keypad() && r >= '*' && r <= '=' && r != '<' {
+		return r, true // KP_Multiply to KP_9 and KP_Equal stand where ASCII has the characters
+	}
+	return 0, false
+}
+
 // character is what the keysym types; false when it types nothing.
 func (k keysym) character() (rune, bool) {
 	switch {

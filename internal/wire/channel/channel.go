@@ -50,6 +50,8 @@ const (
 	TypeKey        Type = 0x12 // u32 seq, u8 down, u8 flags, str8 code, str8 key
 	TypeText       Type = 0x13 // u32 seq, str16 text
 	TypeReleaseAll Type = 0x14 // u32 seq
+	TypeRelative   Type = 0x15 // u32 seq, i16 dx, i16 dy, u8 buttons
+	TypeKeyboard   Type = 0x16 // u32 seq, str8 language, u8 count, count × (str8 code, str8 key)
 
 	TypeStart   Type = 0x20 // u16 version, u32 codecs, u32 window
 	TypeUpdate  Type = 0x21 // see UpdateHeader
@@ -98,6 +100,10 @@ func (t Type) String() string {
 		return "text"
 	case TypeReleaseAll:
 		return "release-all"
+	case TypeRelative:
+		return "relative"
+	case TypeKeyboard:
+		return "keyboard"
 	case TypeStart:
 		return "start"
 	case TypeUpdate:
@@ -220,6 +226,10 @@ func newMessage(conn Connection, sender Sender, t Type) Message {
 		return new(Text)
 	case TypeReleaseAll:
 		return new(ReleaseAll)
+	case TypeRelative:
+		return new(Relative)
+	case TypeKeyboard:
+		return new(Keyboard)
 	case TypeStart:
 		return new(Start)
 	case TypeUpdate:
@@ -245,7 +255,7 @@ func place(t Type) (way, bool) {
 	case TypePing, TypePong:
 		return way{conn: Control, both: true}, true
 	case TypeHello, TypeResize, TypeVisibility, TypeEnd, TypeNeedDisplayTicket, TypeMonitors,
-		TypePointer, TypeWheel, TypeKey, TypeText, TypeReleaseAll:
+		TypePointer, TypeWheel, TypeKey, TypeText, TypeReleaseAll, TypeRelative, TypeKeyboard:
 		return way{conn: Control, sender: FromViewer}, true
 	case TypeWelcome, TypeCursor, TypeEnded, TypeTickets, TypeNotice, TypeCursorAgain:
 		return way{conn: Control, sender: FromAgent}, true

@@ -111,3 +111,67 @@ func (m *ReleaseAll) Append(dst []byte) []byte {
 }
 
 func (m *ReleaseAll) parse(r *reader) { m.Seq = r.u32() }
+
+// Relative is a movement of the pointer from where it is, while the page has it locked.
+type Relative struct {
+	Seq     uint32 `json:"seq"`
+	DX      int16  `json:"dx"`      // pixels, positive is right
+	DY      int16  `json:"dy"`      // pixels, positive is down
+	Buttons uint8  `json:"buttons"` // as in Pointer
+}
+
+// Type is TypeRelative.
+func (*Relative) Type() Type { return TypeRelative }
+
+// Append appends the message to dst.
+func (m *Relative) Append(dst []byte) []byte {
+	dst = le.AppendUint32(append(dst, byte(TypeRelative)), m.Seq)
+	dst = le.AppendUint16(dst, uint16(m.DX))
+	dst = le.AppendUint16(dst, uint16(m.DY))
+	return append(dst, m.Buttons)
+}
+
+func (m *Relative) parse(r *reader) {
+	*m = Relative{r.u32(), int16(r.u16()), int16(r.u16()), r.u8()}
+}
+
+// Keyboard is what the browser knows of the user's keyboard.
+type Keyboard struct {
+	Seq      uint32        `json:"seq"`
+	Language string        `json:"language"` // BCP 47
+	Keys     []KeyboardKey `json:"keys"`     // at most 255; others are not sent
+}
+
+// KeyboardKey is one key and what it makes without modifiers.
+type KeyboardKey struct {
+	Code string `json:"code"` // KeyboardEvent.code
+	Key  string `json:"key"`  // as navigator.keyboard.getLayoutMap tells it
+}
+
+// Type is TypeKeyboard.
+func (*Keyboard) Type() Type { return TypeKeyboard }
+
+// Append appends the message to dst.
+func (m *Keyboard) Append(dst []byte) []byte {
+	dst = le.AppendUint32(append(dst, byte(TypeKeyboard)), m.Seq)
+	dst = appendStr8(dst, m.Language)
+	keys := m.Keys[:min(len(m.Keys), 255)]
+	dst = append(dst, uint8(len(keys)))
+	for _, k := range keys {
+		dst = appendStr8(appendStr8(dst, k.Code), k.Key)
+	}
+	return dst
+}
+
+func (m *Keyboard) parse(r *reader) {
+	*m = Keyboard{Seq: r.u32(), Language: r.str8()}
+	count := int(r.u8())
+	if 2*count > len(r.rest) {
+		r.fail("too short")
+		return
+	}
+	m.Keys = make([]KeyboardKey, count)
+	for i := range m.Keys {
+		m.Keys[i] = KeyboardKey{r.str8(), r.str8()}
+	}
+}

@@ -127,6 +127,21 @@ export function decodeControlFromViewer(bytes: Uint8Array): ControlFromViewer {
       return { kind, seq: body.u32(), text: body.str16() };
     case "release-all":
       return { kind, seq: body.u32() };
+    case "relative":
+      return { kind, seq: body.u32(), dx: body.i16(), dy: body.i16(), buttons: body.u8() };
+    case "keyboard": {
+      const seq = body.u32();
+      const language = body.str8();
+      const count = body.u8();
+      if (count * 2 > body.remaining) {
+        body.fail("too short");
+      }
+      const keys: { code: string; key: string }[] = [];
+      for (let i = 0; i < count; i++) {
+        keys.push({ code: body.str8(), key: body.str8() });
+      }
+      return { kind, seq, language, keys };
+    }
     default:
       throw misplaced(kind);
   }

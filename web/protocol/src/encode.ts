@@ -69,6 +69,17 @@ export function encode(message: Message): Uint8Array<ArrayBuffer> {
     case "release-all":
       out.u32(message.seq);
       break;
+    case "relative":
+      out.u32(message.seq).i16(message.dx).i16(message.dy).u8(message.buttons);
+      break;
+    case "keyboard": {
+      const keys = message.keys.slice(0, 255);
+      out.u32(message.seq).str8(message.language).u8(keys.length);
+      for (const { code, key } of keys) {
+        out.str8(code).str8(key);
+      }
+      break;
+    }
     case "start":
       out.u16(message.version).u32(message.codecs).u32(message.window);
       break;

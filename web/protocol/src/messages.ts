@@ -33,6 +33,8 @@ export const typeOf = {
   key: 0x12, // u32 seq, u8 down, u8 flags, str8 code, str8 key
   text: 0x13, // u32 seq, str16 text
   "release-all": 0x14, // u32 seq
+  relative: 0x15, // u32 seq, i16 dx, i16 dy, u8 buttons
+  keyboard: 0x16, // u32 seq, str8 language, u8 count, count × (str8 code, str8 key)
   start: 0x20, // u16 version, u32 codecs, u32 window
   update: 0x21, // u32 seq, u32 epoch, u8 flags, u64 captureMicros, u16 width, u16 height, u8 count, sections
   ack: 0x22, // u32 seq, u32 decodeMicros, u8 queued
@@ -243,6 +245,27 @@ export interface ReleaseAll {
   seq: number;
 }
 
+/** A movement of the pointer from where it is, while the page has it locked. */
+export interface Relative {
+  kind: "relative";
+  seq: number;
+  /** Pixels; positive is right and down. */
+  dx: number;
+  dy: number;
+  /** As in Pointer. */
+  buttons: number;
+}
+
+/** What the browser knows of the user's keyboard; at most 255 keys are sent. */
+export interface UserKeyboard {
+  kind: "keyboard";
+  seq: number;
+  /** BCP 47. */
+  language: string;
+  /** KeyboardEvent.code, and what the key makes without modifiers. */
+  keys: { code: string; key: string }[];
+}
+
 export interface Start {
   kind: "start";
   version: number;
@@ -354,7 +377,9 @@ export type ControlFromViewer =
   | Wheel
   | Key
   | Text
-  | ReleaseAll;
+  | ReleaseAll
+  | Relative
+  | UserKeyboard;
 export type ControlFromAgent =
   | Welcome
   | Ping
@@ -366,5 +391,5 @@ export type ControlFromAgent =
   | Notice;
 export type DisplayFromViewer = Start | Ack | Refresh;
 export type DisplayFromAgent = Update;
-export type Input = Pointer | Wheel | Key | Text | ReleaseAll;
+export type Input = Pointer | Wheel | Key | Text | ReleaseAll | Relative | UserKeyboard;
 export type Message = ControlFromViewer | ControlFromAgent | DisplayFromViewer | DisplayFromAgent;

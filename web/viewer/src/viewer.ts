@@ -1,5 +1,6 @@
 import type { Notice, Welcome } from "@penstock/protocol";
-import { captureInput } from "./input/capture.ts";
+import { type Capture, captureInput } from "./input/capture.ts";
+import { isMac } from "./input/platform.ts";
 import type { EndReason } from "./session/end_reason.ts";
 import { Session, type SessionState } from "./session/session.ts";
 import { StoredSession } from "./session/store.ts";
@@ -49,6 +50,8 @@ export interface ViewerEvents {
   stats: ViewerStats;
   /** The user asked by keyboard to leave the session's keyboard focus. */
   leaveKeyboard: undefined;
+  /** A text was longer than can be typed; none of it was. */
+  inputRefused: undefined;
 }
 
 export interface ViewerStats {
@@ -100,6 +103,8 @@ export class Viewer {
   readonly #field: HTMLTextAreaElement;
   readonly #abort = new AbortController();
   readonly #listeners = new Map<keyof ViewerEvents, Set<Listener<never>>>();
+  #capture: Capture | undefined;
+  #cursorHidden = false;
   #limited: Size | undefined;
   #alternatives: readonly string[] = [];
   #pingedAt = Number.NEGATIVE_INFINITY;
@@ -157,6 +162,9 @@ export class Viewer {
         state: (state) => {
           stage.element.dataset["state"] = state;
           this.#emit("state", state);
+          if (state === "streaming") {
+            this.#capture?.began();
+          }
         },
         ended: (reason) => {
           this.#abort.abort();
@@ -167,7 +175,11 @@ export class Viewer {
           this.#emit("welcome", { sessionId, application, displayPort });
         },
         drawn: (width, height) => stage.setPicture({ width, height }),
-        cursor: (cursor) => stage.setCursor(cursor),
+        cursor: (cursor) => {
+          stage.setCursor(cursor);
+          this.#cursorHidden = cursor.width === 0 || cursor.height === 0;
+          this.#capture?.cursorChanged();
+        },
         notice: (notice) => this.#emit("notice", notice),
         portBlocked: (blocked) => this.#emit("portBlocked", blocked),
       },
@@ -184,9 +196,12 @@ export class Viewer {
   /** Connects; call once, after the listeners are there. */
   start(): void {
     const { signal } = this.#abort;
-    captureInput({
+    this.#capture = captureInput({
       stage: this.#stage.element,
       field: this.#field,
+      settings: { mac: isMac(), commandIsControl: isMac() },
+      cursorHidden: () => this.#cursorHidden,
+      refused: () => this.#emit("inputRefused", undefined),
       send: (input) => this.#session.input(input),
       live: () => this.#session.state === "streaming",
       toRemote: (clientX, clientY) => this.#stage.toRemote(clientX, clientY),
@@ -273,6 +288,38 @@ export class Viewer {
   /** Gives the keyboard to the session. */
   focus(): void {
     this.#field.focus({ preventScroll: true });
+  }
+
+  /** Opens or closes the screen keyboard of a phone or tablet; from a gesture of the user's. */
+  showKeyboard(shown: boolean): void {
+    this.#capture?.showKeyboard(shown);
+  }
+
+  /** Locks the pointer to the session, for games and the like; from a gesture of the user's. Escape frees it. */
+  lockPointer(locked: boolean): void {
+    this.#capture?.lockPointer(locked);
+  }
+
+  /** Whether ⌘ is the session's Control; true on a Mac unless changed. */
+  get commandIsControl(): boolean {
+    return this.#capture?.settings.commandIsControl ?? false;
+  }
+
+  set commandIsControl(is: boolean) {
+    if (this.#capture !== undefined) {
+      this.#capture.settings.commandIsControl = is;
+    }
+  }
+
+  /** Whether keys go by their place, so that the session's keyboard and input methods decide what they make. */
+  get keysByPlace(): boolean {
+    return this.#capture?.settings.byPlace ?? false;
+  }
+
+  set keysByPlace(is: boolean) {
+    if (this.#capture !== undefined) {
+      this.#capture.settings.byPlace = is;
+    }
   }
 
   refresh(): void {

@@ -15,6 +15,9 @@ export class Pointer {
   #last: (Point & { buttons: number }) | undefined;
   #waiting: Point | undefined;
   #sentAt = Number.NEGATIVE_INFINITY;
+  #byX = 0;
+  #byY = 0;
+  #byButtons = 0;
   #restX = 0;
   #restY = 0;
 
@@ -49,12 +52,44 @@ export class Pointer {
     if (this.#waiting !== undefined) {
       this.#emit(this.#waiting, this.#last?.buttons ?? 0);
     }
+    this.#emitBy(false);
   }
 
   /** The page sent release-all, or a new session begins: no button is down. */
   reset(): void {
     this.#last = undefined;
     this.#waiting = undefined;
+    this.#byX = 0;
+    this.#byY = 0;
+    this.#byButtons = 0;
+  }
+
+  /**
+   * A movement of a locked pointer, in remote pixels. Returns true when it waits for flush; a change of buttons goes
+   * at once, with the movement before it.
+   */
+  moveBy(dx: number, dy: number, browserButtons: number): boolean {
+    const buttons = buttonsOf(browserButtons);
+    this.#byX += dx;
+    this.#byY += dy;
+    if (buttons === this.#byButtons && this.#now() - this.#sentAt < denseMillis) {
+      return true;
+    }
+    this.#byButtons = buttons;
+    this.#emitBy(true);
+    return false;
+  }
+
+  #emitBy(always: boolean): void {
+    const dx = clamp(Math.trunc(this.#byX));
+    const dy = clamp(Math.trunc(this.#byY));
+    if (always || dx !== 0 || dy !== 0) {
+      this.#byX -= dx;
+      this.#byY -= dy;
+      this.#sentAt = this.#now();
+      this.#last = undefined; // nobody knows where the pointer is now
+      this.#send({ kind: "relative", dx, dy, buttons: this.#byButtons });
+    }
   }
 
   wheel(point: Point, event: WheelLike): void {
