@@ -119,7 +119,8 @@ func TestFramesAreWhole(t *testing.T) {
 			eligible++
 		}
 	}
-	t.Logf("%d frames came whole, %d pictures were torn; %d of %d frames were drawn without a pause", len(whole), torn, eligible, frames)
+	t.Logf("%d frames came whole, %d pictures were torn; %d of %d frames were drawn without a pause, %d of the torn ones among them",
+		len(whole), torn, eligible, frames, tornPrompt)
 	// The agent may be kept from looking by whatever else the machine does; its rule is tested in virtual time.
 	if tornPrompt*10 > eligible {
 		t.Errorf("%d pictures were torn although their frame was drawn without a pause", tornPrompt)
