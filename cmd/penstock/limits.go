@@ -17,7 +17,7 @@ type limitsConfig struct {
 }
 
 func (c *limitsConfig) flags(fs *flag.FlagSet) {
-	fs.Func("limits", "`file` with the account's quotas, a JSON object; --check-config prints all of them (default: EC2's)", func(path string) error {
+	fs.Func("limits", "`file` with the account's quotas, a JSON object; --check-config prints all of them (default: AWS's)", func(path string) error {
 		f, err := os.Open(path)
 		if err != nil {
 			return err

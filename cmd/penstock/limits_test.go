@@ -18,7 +18,7 @@ func TestLimitsFile(t *testing.T) {
 		want             func(*network.Limits)
 	}{
 		{"nothing", `{}`, "", func(*network.Limits) {}},
-		{"some", `{"vpcs": 50, "entriesPerNetworkAcl": 40}`, "", func(l *network.Limits) { l.VPCs, l.EntriesPerNetworkACL = 50, 40 }},
+		{"some", `{"vpcs": 50, "entriesPerNetworkAcl": 40, "users": 500}`, "", func(l *network.Limits) { l.VPCs, l.EntriesPerNetworkACL, l.Users = 50, 40, 500 }},
 		{"unknown", `{"vpc": 50}`, `unknown field "vpc"`, nil},
 		{"zero", `{"subnetsPerVpc": 0}`, "subnetsPerVpc is 0; it is at least 1", nil},
 		{"too much", `{"entriesPerNetworkAcl": 41}`, "entriesPerNetworkAcl is 41; it is at most 40", nil},

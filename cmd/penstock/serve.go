@@ -114,7 +114,6 @@ type serveFlowLogs struct {
 }
 
 type serveSignIn struct {
-	UserQuota         int    `json:"userQuota" flag:"user-quota"`
 	Idle              string `json:"idle" flag:"sign-in-idle"`
 	Life              string `json:"life" flag:"sign-in-life"`
 	SecondFactor      string `json:"secondFactor" flag:"second-factor"`

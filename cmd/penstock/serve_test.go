@@ -70,7 +70,8 @@ func TestServeFileRefusals(t *testing.T) {
 		{`{"flowLogs": {"interval": "5m"}}`, "flowLogs.interval: 5m0s is not 10m"},
 		{`{"flowLogs": {"fileMiB": -1}}`, "flowLogs.fileMiB: -1 is less than 0"},
 		{`{"flowLogs": {"totalMiB": 20}}`, "flowLogs.totalMiB: 20 is not at least twice flowLogs.fileMiB 16"},
-		{`{"signIn": {"userQuota": -5}}`, "signIn.userQuota: -5 is not between 1 and 100000"},
+		{`{"limits": {"users": -5}}`, "limits.users is -5; it is at least 1"},
+		{`{"limits": {"users": 100001}}`, "limits.users is 100001; it is at most 100000"},
 		{`{"signIn": {"idle": "1s"}}`, "signIn.idle: 1s is not between"},
 		{`{"signIn": {"secondFactor": "sms"}}`, `signIn.secondFactor: "sms" is not off, optional or required`},
 		{`{"signIn": {"identityProviders": "/nonexistent/idp"}}`, "signIn.identityProviders: "},
@@ -101,9 +102,9 @@ func TestServeFileRoundTrip(t *testing.T) {
 			{"kind": "macvlan", "name": "eth0", "networks": ["192.168.0.0/16"], "gateway": "192.168.0.1",
 			 "nextHops": [{"address": "192.168.0.250", "vpc": "172.31.0.0/16"}]}]},
 		"tls": {"mode": "on", "minVersion": "1.2", "acme": {"directory": "https://acme.example/d", "names": ["a.example.com", "b.example.com"]}},
-		"dns": {"address": "127.0.0.1:5353", "upstreams": ["192.0.2.53:53"]}, "limits": {"vpcs": 9, "subnetsPerVpc": 0},
+		"dns": {"address": "127.0.0.1:5353", "upstreams": ["192.0.2.53:53"]}, "limits": {"vpcs": 9, "subnetsPerVpc": 0, "users": 7},
 		"audit": {"fileMiB": 8, "keep": 3}, "flowLogs": {"off": true, "interval": "10m", "maxAge": "1h"},
-		"signIn": {"userQuota": 7, "idle": "30m", "secondFactor": "off"},
+		"signIn": {"idle": "30m", "secondFactor": "off"},
 		"smtp": {"address": "mail.example.com:587", "from": "p@example.com"}, "log": {"level": "debug", "format": "json"}}`} {
 		path := serveFileOf(t, text)
 		f, c, err := readServeFile(path)
@@ -127,13 +128,13 @@ func TestServeFileRoundTrip(t *testing.T) {
 		}
 		if text == `{}` {
 			if c.net != netKernel || c.dataDir != "/var/lib/penstock" || c.apiAddr != "127.0.0.1:4580" || !c.flowLogs.on || !c.noDemo || c.limits.VPCs != 5 ||
-				c.logLevel != slog.LevelInfo || c.signIn.userQuota != 50 {
+				c.logLevel != slog.LevelInfo || c.limits.Users != 50 {
 				t.Errorf("defaults: %+v", c)
 			}
 			continue
 		}
 		if c.dataDir != filepath.Join(filepath.Dir(path), "data") || len(c.attach) != 2 || c.attach[1].LAN == nil || len(c.attach[1].LAN.NextHops) != 1 ||
-			c.acme.names[1] != "b.example.com" || c.flowLogs.on || c.flowLogs.interval != 10*time.Minute || c.limits.VPCs != 9 || c.limits.SubnetsPerVPC != 200 ||
+			c.acme.names[1] != "b.example.com" || c.flowLogs.on || c.flowLogs.interval != 10*time.Minute || c.limits.VPCs != 9 || c.limits.SubnetsPerVPC != 200 || c.limits.Users != 7 ||
 			c.signIn.idle != 30*time.Minute || c.accountID != "123456789012" || string(c.key) != "correct horse battery staple" || len(c.upstreams) != 1 {
 			t.Errorf("got %+v", c)
 		}

@@ -17,7 +17,6 @@ import (
 
 // signInConfig is how users sign in.
 type signInConfig struct {
-	userQuota    int
 	idle, life   time.Duration
 	secondFactor string
 	providers    string // file
@@ -25,7 +24,6 @@ type signInConfig struct {
 }
 
 func (c *signInConfig) flags(fs *flag.FlagSet) {
-	fs.IntVar(&c.userQuota, "user-quota", signin.DefaultUserQuota, "greatest `number` of users in the user pool")
 	fs.DurationVar(&c.idle, "sign-in-idle", signin.DefaultIdle, "`time` after which a sign-in at the portal ends when it is not used")
 	fs.DurationVar(&c.life, "sign-in-life", signin.DefaultLife, "`time` after which a sign-in at the portal ends in any case")
 	fs.StringVar(&c.secondFactor, "second-factor", string(signin.FactorOptional), "`who` of the user pool has a second factor: off, optional or required")
@@ -52,9 +50,6 @@ func (c *signInConfig) check() error {
 	} else if c.smtp.From.Address+c.smtp.User+c.smtp.PasswordFile+c.smtp.CAFile != "" {
 		return errors.New("--smtp-from, --smtp-user, --smtp-password-file and --smtp-ca-file go with --smtp-addr")
 	}
-	if c.userQuota < 1 || c.userQuota > 100_000 {
-		return fmt.Errorf("--user-quota %d is not between 1 and 100000", c.userQuota)
-	}
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
@@ -75,7 +70,7 @@ func (r *region) openSignIn(publicURL string) (*signin.Service, error) {
 	c := r.config.signIn
 	return signin.New(signin.Options{
 		Store: r.store, Seed: r.identity.Seed, Hasher: argon.New(argon.Options{}), PublicURL: publicURL,
-		Mailer: c.mailer(r.config.dataDir), UserQuota: c.userQuota, Idle: c.idle, Life: c.life, SecondFactor: signin.SecondFactor(c.secondFactor), Audit: r.audit, Log: r.log.With("part", "sign-in"),
+		Mailer: c.mailer(r.config.dataDir), UserQuota: r.config.limits.Users, Idle: c.idle, Life: c.life, SecondFactor: signin.SecondFactor(c.secondFactor), Audit: r.audit, Log: r.log.With("part", "sign-in"),
 	})
 }
 

@@ -28,6 +28,9 @@ type Limits struct {
 	TagsPerResource         int `json:"tagsPerResource"`         // 50
 	NetworkInsightsPaths    int `json:"networkInsightsPaths"`    // in the Region; 100
 	NetworkInsightsAnalyses int `json:"networkInsightsAnalyses"` // in the Region; 1000
+
+	// Users is AppStream's: of the user pool; 50. It stands here so that one file has all quotas.
+	Users int `json:"users"`
 }
 
 // DefaultLimits are EC2's quotas of a new account.
@@ -35,7 +38,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		VPCs: 5, SubnetsPerVPC: 200, EndpointsPerVPC: 50, SecurityGroups: 2500, RulesPerGroup: vpc.RulesPerGroup, GroupsPerInterface: 5,
 		NetworkACLsPerVPC: 200, EntriesPerNetworkACL: vpc.ACLEntriesPerDirection, RouteTablesPerVPC: 200, RoutesPerTable: 50,
-		PrefixLists: 100, EntriesPerPrefixList: 1000, TagsPerResource: 50, NetworkInsightsPaths: 100, NetworkInsightsAnalyses: 1000,
+		PrefixLists: 100, EntriesPerPrefixList: 1000, TagsPerResource: 50, NetworkInsightsPaths: 100, NetworkInsightsAnalyses: 1000, Users: 50,
 	}
 }
 
@@ -60,7 +63,7 @@ func ReadLimits(r io.Reader) (Limits, error) {
 // check says what no account can have. The upper bounds are those that EC2 raises a quota to.
 func (l Limits) check() error {
 	v := reflect.ValueOf(l)
-	most := map[string]int{"groupsPerInterface": 16, "entriesPerNetworkAcl": 40, "tagsPerResource": 50}
+	most := map[string]int{"groupsPerInterface": 16, "entriesPerNetworkAcl": 40, "tagsPerResource": 50, "users": 100_000}
 	for f, n := range v.Fields() {
 		name := f.Tag.Get("json")
 		switch top := most[name]; {
