@@ -3,8 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -278,6 +281,58 @@ func (s serving) nothingLeft() {
 			s.t.Errorf("left: %q", cmd)
 		}
 	}
+}
+
+// TestServeTLS: with TLS in the configuration API, portal and endpoints speak nothing else, with certificates of the data directory's CA and the
+// version that the file asks for.
+func TestServeTLS(t *testing.T) {
+	needE2E(t)
+	config := newServing(t, "loopback")
+	config.write(map[string]any{
+		"dataDir": "data", "api": map[string]any{"address": freePort(t)}, "public": map[string]any{"address": freePort(t)},
+		"network": map[string]any{"driver": "loopback"}, "tls": map[string]any{"mode": "on", "minVersion": "1.3"},
+	})
+	t.Setenv("AWS_CA_BUNDLE", filepath.Join(config.dir, "ca", "root.pem"))
+	s := config.launch(nil)
+	s.awaitReady()
+	roots := s.roots()
+	if roots == nil || !strings.HasPrefix(s.info.APIURL, "https://") || !strings.HasPrefix(s.info.PublicURL, "https://") {
+		t.Fatalf("dev.json: %+v", s.info)
+	}
+	get := func(url string, c *tls.Config) (int, error) {
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: c}}
+		resp, err := client.Get(url)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		return resp.StatusCode, nil
+	}
+	_, _ = s.newEndpoint() // by the AWS CLI, over TLS
+	for _, url := range []string{s.info.APIURL, s.info.PublicURL} {
+		if status, err := get(url+"/", &tls.Config{RootCAs: roots}); err != nil || status != 200 {
+			t.Errorf("%s: %d, %v", url, status, err)
+		}
+		if _, err := get(url+"/", &tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS12}); err == nil {
+			t.Errorf("%s: TLS 1.2 was spoken", url)
+		}
+		if _, err := get(url+"/", &tls.Config{RootCAs: x509.NewCertPool()}); err == nil {
+			t.Errorf("%s: a client that trusts nobody was served", url)
+		}
+		if status, err := get(strings.Replace(url, "https://", "http://", 1)+"/", nil); err == nil && status == 200 {
+			t.Errorf("%s was served in the clear", url)
+		}
+	}
+	resp, err := (&http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}).Get(s.info.PublicURL + "/api/portal/v1/me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusUnauthorized || resp.TLS == nil || resp.TLS.Version != tls.VersionTLS13 {
+		t.Errorf("the portal: %s", resp.Status)
+	}
+	s.stop()
+	config.nothingLeft()
 }
 
 // TestServeConfiguration: --check-config prints the effective configuration and starts nothing; a bad one is refused by its key.

@@ -207,6 +207,85 @@ it("signs in when the provider begins, to the stack of RelayState, once", async 
   expect(await page.locator("code").textContent()).toBe("wrong-stack");
 });
 
+it("lets the role of an assertion decide, at the sign-in and at each launch, and for STS", async () => {
+  const account = region.dev.accountId;
+  const provider = `arn:aws:iam::${account}:saml-provider/campus`;
+  const role = `arn:aws:iam::${account}:role/campus`;
+  const values = encodeURIComponent(`${role},${provider}`);
+  const begin = () => page.goto(`${idp}/start?user=rosa@example.com&role=${values}`);
+  await begin(); // before there is such a role
+  await heading("You could not be signed in");
+  expect(await page.locator("code").textContent()).toBe("bad-role");
+  const trust = {
+    Version: "2012-10-17",
+    Statement: {
+      Effect: "Allow",
+      Principal: { Federated: provider },
+      Action: ["sts:AssumeRoleWithSAML", "sts:TagSession"],
+      Condition: { StringEquals: { "SAML:aud": `${region.dev.publicUrl}/federation/campus/acs` } },
+    },
+  };
+  const policy = (effect: string) =>
+    JSON.stringify({
+      Version: "2012-10-17",
+      Statement: {
+        Effect: effect,
+        Action: "appstream:Stream",
+        Resource: `arn:aws:appstream:us-east-1:${account}:stack/demo`,
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: a policy variable
+        Condition: { StringEquals: { "appstream:userId": "${saml:sub}" } },
+      },
+    });
+  const named = ["--role-name", "campus"];
+  const put = (effect: string) =>
+    region.aws(
+      "iam",
+      "put-role-policy",
+      ...named,
+      "--policy-name",
+      "stream",
+      "--policy-document",
+      policy(effect),
+    );
+  await region.aws(
+    "iam",
+    "create-role",
+    ...named,
+    "--assume-role-policy-document",
+    JSON.stringify(trust),
+  );
+  await put("Allow");
+  await begin();
+  await mousepad().waitFor();
+  await put("Deny"); // who is signed in launches nothing any more
+  await mousepad().click();
+  await page.locator(".message", { hasText: "no role of your sign-in" }).waitFor();
+  await put("Allow");
+  await begin();
+  await mousepad().click();
+  await streaming();
+  expect(await sessionOf("rosa@example.com", "SAML")).toHaveLength(1);
+  const response = await fetch(`${idp}/response?user=rosa@example.com&role=${values}`);
+  const assume = [
+    "assume-role-with-saml",
+    "--role-arn",
+    role,
+    "--principal-arn",
+    provider,
+    "--saml-assertion",
+    await response.text(),
+  ] as const;
+  const assumed = (await region.aws("sts", ...assume)) as {
+    Subject: string;
+    AssumedRoleUser: { Arn: string };
+  };
+  expect(assumed.Subject).toBe("rosa@example.com");
+  expect(assumed.AssumedRoleUser.Arn).toBe(
+    `arn:aws:sts::${account}:assumed-role/campus/rosa@example.com`,
+  );
+  await expect(region.aws("sts", ...assume)).rejects.toThrow("used before");
+});
+
 it("shows a federated user what the entitlements name", async () => {
   const stack = ["--stack-name", "demo"];
   const entitlement = ["--entitlement-name", "editors", "--application-identifier", "mousepad"];

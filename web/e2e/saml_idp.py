@@ -3,9 +3,11 @@
 saml_idp.py FOLDER PORT metadata           makes a key and prints the provider's metadata
 saml_idp.py FOLDER PORT serve SP-METADATA  answers sign-ins: /sso (asked for) and /start?user=…&relay=… (begun here)
 
-?user= of either names who is signed in; without, it is sam@example.com. An assertion carries the group "editors".
+?user= of either names who is signed in; without, it is sam@example.com. An assertion carries the group "editors", and ?role= its Role.
+/response?user=…&role=… answers the response alone, in base64, with a RoleSessionName: for AssumeRoleWithSAML.
 """
 
+import base64
 import http.server
 import os
 import subprocess
@@ -57,11 +59,18 @@ idp = Server(config=config)
 sp = next(iter(idp.metadata.keys()))
 
 
-def answer(user, request_id, relay):
-    """The page that posts a signed response to the service provider."""
+ATTRIBUTES = "https://aws.amazon.com/SAML/Attributes/"
+
+
+def respond(user, request_id, role=""):
+    """A signed response for the service provider, and the address that it goes to."""
     acs = idp.metadata.assertion_consumer_service(sp, binding=BINDING_HTTP_POST)[0]["location"]
+    said = {ATTRIBUTES + "PrincipalTag:groups": ["editors"], ATTRIBUTES + "SessionContext": ["from the provider"]}
+    if role:
+        said[ATTRIBUTES + "Role"] = [role]
+        said[ATTRIBUTES + "RoleSessionName"] = [user]
     response = idp.create_authn_response(
-        {"https://aws.amazon.com/SAML/Attributes/PrincipalTag:groups": ["editors"], "https://aws.amazon.com/SAML/Attributes/SessionContext": ["from the provider"]},
+        said,
         request_id,
         acs,
         sp_entity_id=sp,
@@ -73,8 +82,13 @@ def answer(user, request_id, relay):
         sign_alg=SIG_RSA_SHA256,
         digest_alg=DIGEST_SHA256,
     )
-    page = idp.apply_binding(BINDING_HTTP_POST, str(response), acs, relay, response=True)
-    return page["data"]
+    return str(response), acs
+
+
+def answer(user, request_id, relay, role=""):
+    """The page that posts a signed response to the service provider."""
+    response, acs = respond(user, request_id, role)
+    return idp.apply_binding(BINDING_HTTP_POST, response, acs, relay, response=True)["data"]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -87,7 +101,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             Handler.user = query["name"]
             return self.reply("ok")
         if url.path == "/start":
-            return self.reply(answer(query["user"], None, query.get("relay", "")))
+            return self.reply(answer(query["user"], None, query.get("relay", ""), query.get("role", "")))
+        if url.path == "/response":
+            return self.reply(base64.b64encode(respond(query["user"], None, query["role"])[0].encode()))
         if url.path != "/sso":
             return self.reply("not found", 404)
         signer = idp.metadata.certs(sp, "spsso", "signing")[0]
