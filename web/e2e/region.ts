@@ -25,6 +25,7 @@ export interface Dev {
   apiUrl: string;
   publicUrl: string;
   region: string;
+  accountId: string;
   stackName: string;
   fleetName: string;
   vpcId: string;
