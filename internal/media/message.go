@@ -82,7 +82,7 @@ type CursorAgain struct{ Serial uint32 }
 // NoticeCode says what a notice is about.
 type NoticeCode uint16
 
-// NoticeEndsSoon: the session reaches its greatest length soon.
+// NoticeEndsSoon says that the session reaches its greatest length soon.
 const NoticeEndsSoon NoticeCode = 1
 
 // Notice is something the user should read.

@@ -232,3 +232,83 @@ it("says when the window is larger than the session's screen can be", async () =
   await expect.poll(async () => (await canvasOf(page)).width, { timeout: 20_000 }).toBe(5120);
   expect(await page.locator("#screen").boundingBox()).toMatchObject({ x: 140, width: 5120 });
 });
+
+/** A part of what the X server shows. */
+function part(screen: Buffer, width: number, x: number, w: number, h: number): Buffer {
+  const rows = Array.from({ length: h }, (_, y) =>
+    screen.subarray((y * width + x) * 3, (y * width + x + w) * 3),
+  );
+  return Buffer.concat(rows);
+}
+
+it("shows a second monitor in a window of its own", async () => {
+  const user = "double";
+  const page = await open(user, 800, 600);
+  const session = await region.sessionOf(user);
+  const monitors = async () =>
+    (await region.x(session, "xrandr", "--listmonitors")).match(/\d+\/\d+x\d+\/\d+\+\d+\+\d+/g);
+  /** Both windows show their monitor, device pixel for pixel. */
+  const expectBoth = async (second: Page, a: [number, number], b: [number, number]) => {
+    const width = a[0] + b[0];
+    await expect
+      .poll(
+        async () => {
+          const screen = await region.screen(session);
+          if (screen.length !== width * Math.max(a[1], b[1]) * 3) {
+            return "another screen";
+          }
+          return [
+            difference(part(screen, width, 0, ...a), await shown(page, ...a)),
+            difference(part(screen, width, a[0], ...b), await shown(second, ...b)),
+          ];
+        },
+        { timeout: 60_000 },
+      )
+      .toEqual([0, 0]);
+  };
+  const opened = page.context().waitForEvent("page");
+  await page.keyboard.press("Control+Alt+Shift+Q");
+  await page.getByRole("button", { name: "Second monitor" }).click();
+  const second = await opened;
+  second.on("pageerror", (error) => problems.push(error.message));
+  await second.setViewportSize({ width: 641, height: 700 });
+  await expect
+    .poll(monitors, { timeout: 30_000 })
+    .toEqual(["800/212x600/159+0+0", "641/170x700/185+800+0"]);
+  expect(await region.x(session, "xdpyinfo", "-ext", "XINERAMA")).toContain("head #1: 641x700");
+
+  // Something to see on each: another terminal lies on both.
+  const windows = () => region.x(session, "xwininfo", "-root", "-tree");
+  await page.bringToFront();
+  await page.keyboard.type("xterm -title both -geometry 60x30+650+40 &\n");
+  await expect.poll(windows, { timeout: 20_000 }).toMatch(/"both"/);
+  await second.bringToFront();
+  await second.mouse.move(51, 62);
+  const position = () => region.x(session, "xdotool", "getmouselocation", "--shell");
+  await expect.poll(position, { timeout: 20_000 }).toMatch(/X=851\nY=62\n/);
+  await second.mouse.click(100, 200);
+  await second.keyboard.type("seq -s ' ' 1 2000; echo typed in the second window\n");
+  await expectBoth(second, [800, 600], [641, 700]);
+  const before = await region.screen(session);
+  await second.keyboard.type("clear; seq 1 100\n");
+  await expect
+    .poll(async () => difference(before, await region.screen(session)), { timeout: 20_000 })
+    .toBeGreaterThan(1000);
+  await expectBoth(second, [800, 600], [641, 700]);
+
+  await second.setViewportSize({ width: 500, height: 400 });
+  await expect.poll(monitors, { timeout: 30_000 }).toContain("500/132x400/106+800+0");
+  await expectBoth(second, [800, 600], [500, 400]);
+  // Another share of a screen of the same size.
+  await page.setViewportSize({ width: 700, height: 600 });
+  await expect.poll(monitors, { timeout: 30_000 }).toContain("500/132x400/106+700+0");
+  await expectBoth(second, [700, 600], [500, 400]);
+  await page.bringToFront();
+  await page.mouse.move(33, 44);
+  await expect.poll(position, { timeout: 20_000 }).toMatch(/X=33\nY=44\n/);
+
+  await second.close({ runBeforeUnload: true });
+  await expect.poll(monitors, { timeout: 30_000 }).toEqual(["700/185x600/159+0+0"]);
+  await exactPicture(region, page, user);
+  await expectSharp(page, user);
+});

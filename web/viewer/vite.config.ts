@@ -31,7 +31,10 @@ function preloadDecoder(): Plugin {
     name: "penstock:preload",
     transformIndexHtml: {
       order: "post",
-      handler(_html, { bundle }) {
+      handler(_html, { bundle, path }) {
+        if (path.endsWith("second.html")) {
+          return []; // the first window's worker decodes
+        }
         return Object.keys(bundle ?? {})
           .filter((name) => name.endsWith(".wasm"))
           .map((name) => ({
@@ -72,6 +75,7 @@ export default defineConfig({
   build: {
     outDir: fileURLToPath(new URL("../../internal/webui/dist/viewer", import.meta.url)),
     emptyOutDir: true,
+    rollupOptions: { input: [`${root}index.html`, `${root}second.html`] },
     target: "es2022",
     sourcemap: false,
     assetsInlineLimit: 0,

@@ -9,6 +9,14 @@ export const texts = {
   toolbar: "Session",
   fullScreen: "Full screen",
   leaveFullScreen: "Leave full screen",
+  second: "Second monitor",
+  closeSecond: "Close second monitor",
+  secondBlocked:
+    "The browser did not open the window of the second monitor. Allow pop-up windows for this page.",
+  secondLabel: "Second monitor of the remote session",
+  secondTitle: (title: string) => `${title} (second monitor)`,
+  secondAlone:
+    "This window shows the second monitor of a session. Open it from the toolbar of the session's window.",
   zoom: "Zoom",
   zoomOut: "Smaller",
   zoomIn: "Larger",
@@ -17,7 +25,7 @@ export const texts = {
   zoomedTo: (percent: number) => `${percent} %: fit the window`,
   endSession: "End session",
   leaveHint:
-    "Ctrl+Alt+Shift+Q moves the keyboard from the session to this toolbar; Escape moves it back. With Ctrl+Alt+Shift: F full screen, S quality, + and − zoom, 0 fit, 1 pixel for pixel, arrows pan.",
+    "Ctrl+Alt+Shift+Q moves the keyboard from the session to this toolbar; Escape moves it back. With Ctrl+Alt+Shift: F full screen, M second monitor, S quality, + and − zoom, 0 fit, 1 pixel for pixel, arrows pan.",
   connecting: "Connecting…",
   starting: "Waiting for the first picture…",
   reconnecting: "The connection was lost. Reconnecting…",

@@ -1,13 +1,15 @@
-import type { Notice, Welcome } from "@penstock/protocol";
+import type { Cursor, Notice, Welcome } from "@penstock/protocol";
 import { type Capture, captureInput } from "./input/capture.ts";
+import type { KeyboardSettings } from "./input/keyboard.ts";
 import { isMac } from "./input/platform.ts";
+import type { DisplayChannel } from "./session/display_channel.ts";
 import type { EndReason } from "./session/end_reason.ts";
-import { Session, type SessionState } from "./session/session.ts";
+import { type InputWithoutSeq, Session, type SessionState } from "./session/session.ts";
 import { StoredSession } from "./session/store.ts";
 import { texts } from "./texts.ts";
 import { connectWebSocket } from "./transport/connection.ts";
 import type { Size, Zoom } from "./ui/layout.ts";
-import { Stage } from "./ui/stage.ts";
+import { type Part, Stage } from "./ui/stage.ts";
 import { type DisplayStats, emptyStats } from "./video/display_stats.ts";
 import { newDisplayChannel } from "./video/worker_display.ts";
 
@@ -48,6 +50,8 @@ export interface ViewerEvents {
   zoom: undefined;
   /** New numbers of the display: at most ten times a second, never while nothing is drawn. */
   stats: ViewerStats;
+  /** A window shows the second monitor, or none does any more. */
+  second: boolean;
   /** The user asked by keyboard to leave the session's keyboard focus. */
   leaveKeyboard: undefined;
   /** A text was longer than can be typed; none of it was. */
@@ -89,6 +93,39 @@ export interface ViewerStats {
   recoveries: number;
 }
 
+/** What a window that shows the second monitor gives to the first. */
+export interface SecondSeat {
+  /** Its size in device pixels. */
+  box: Size;
+  /** A fresh canvas in the place of the one before. */
+  canvas(): OffscreenCanvas;
+  /** The canvas has a picture of this size. */
+  show(size: Size): void;
+  cursor(cursor: Cursor): void;
+  state(state: SessionState): void;
+  hidden(): boolean;
+  close(): void;
+}
+
+/** What the first window gives to that window. */
+export interface SecondHost {
+  join(seat: SecondSeat): {
+    title: string;
+    settings: Partial<KeyboardSettings>;
+    cursorHidden: () => boolean;
+    /** A text was too long to be typed. */
+    refused: () => void;
+    send: (input: InputWithoutSeq) => void;
+    live: () => boolean;
+    resized(box: Size): void;
+    /** Its visibility changed. */
+    seen(): void;
+    /** The user asked by keyboard to leave its keyboard focus. */
+    leave(): void;
+    left(): void;
+  };
+}
+
 type Listener<T> = (event: T) => void;
 
 /** A round trip older than this is measured anew when somebody asks for it. */
@@ -98,13 +135,16 @@ const staleRttMillis = 1000;
 export class Viewer {
   readonly #options: ViewerOptions;
   readonly #session: Session;
+  readonly #channel: DisplayChannel;
   readonly #origin: URL;
   readonly #stage: Stage;
   readonly #field: HTMLTextAreaElement;
   readonly #abort = new AbortController();
   readonly #listeners = new Map<keyof ViewerEvents, Set<Listener<never>>>();
   #capture: Capture | undefined;
-  #cursorHidden = false;
+  #second: { seat: SecondSeat; box: Size } | undefined;
+  #picture: Size | undefined;
+  #cursor: Cursor | undefined;
   #limited: Size | undefined;
   #alternatives: readonly string[] = [];
   #pingedAt = Number.NEGATIVE_INFINITY;
@@ -133,20 +173,22 @@ export class Viewer {
     const origin = new URL(options.origin ?? location.origin);
     this.#origin = origin;
     const scheme = origin.protocol === "https:" ? "wss:" : "ws:";
+    this.#channel = newDisplayChannel({
+      newCanvas: () => this.#newCanvas(),
+      newSecondCanvas: () => this.#second?.seat.canvas(),
+      stats: (stats) => {
+        this.#display = stats;
+        if (this.#listeners.get("stats")?.size) {
+          this.#emit("stats", this.#read());
+        }
+      },
+      restarted: () => this.#session.displayRestarted(),
+      decoder: options.decoder,
+      newWorker: options.newWorker,
+    });
     this.#session = new Session({
       connect: connectWebSocket,
-      display: newDisplayChannel({
-        newCanvas: () => this.#newCanvas(),
-        stats: (stats) => {
-          this.#display = stats;
-          if (this.#listeners.get("stats")?.size) {
-            this.#emit("stats", this.#read());
-          }
-        },
-        restarted: () => this.#session.displayRestarted(),
-        decoder: options.decoder,
-        newWorker: options.newWorker,
-      }),
+      display: this.#channel,
       store,
       controlUrl: (host) => {
         const port = origin.port === "" ? "" : `:${origin.port}`;
@@ -161,6 +203,7 @@ export class Viewer {
       events: {
         state: (state) => {
           stage.element.dataset["state"] = state;
+          this.#second?.seat.state(state);
           this.#emit("state", state);
           if (state === "streaming") {
             this.#capture?.began();
@@ -168,16 +211,21 @@ export class Viewer {
         },
         ended: (reason) => {
           this.#abort.abort();
+          this.#second?.seat.close();
           this.#emit("ended", reason);
         },
         welcome: ({ sessionId, application, displayPort }) => {
           this.#tellLimit();
           this.#emit("welcome", { sessionId, application, displayPort });
         },
-        drawn: (width, height) => stage.setPicture({ width, height }),
+        drawn: (width, height) => {
+          this.#picture = { width, height };
+          this.#share();
+        },
         cursor: (cursor) => {
+          this.#cursor = cursor;
           stage.setCursor(cursor);
-          this.#cursorHidden = cursor.width === 0 || cursor.height === 0;
+          this.#second?.seat.cursor(cursor);
           this.#capture?.cursorChanged();
         },
         notice: (notice) => this.#emit("notice", notice),
@@ -200,7 +248,7 @@ export class Viewer {
       stage: this.#stage.element,
       field: this.#field,
       settings: { mac: isMac(), commandIsControl: isMac() },
-      cursorHidden: () => this.#cursorHidden,
+      cursorHidden: () => this.#cursorHidden(),
       refused: () => this.#emit("inputRefused", undefined),
       send: (input) => this.#session.input(input),
       live: () => this.#session.state === "streaming",
@@ -211,7 +259,8 @@ export class Viewer {
       signal,
     });
     this.#stage.follow(signal);
-    const seen = () => this.#session.setHidden(document.visibilityState === "hidden");
+    const seen = () => this.#seen();
+    window.addEventListener("pagehide", () => this.#second?.seat.close(), { signal });
     document.addEventListener("visibilitychange", seen, { signal });
     // A frozen page is as good as hidden; what its connections did meanwhile is found out at once afterwards.
     document.addEventListener("freeze", () => this.#session.setHidden(true), { signal });
@@ -221,7 +270,7 @@ export class Viewer {
       signal,
     });
     this.#options.signal?.addEventListener("abort", () => this.leave(), { signal });
-    this.#session.setHidden(document.visibilityState === "hidden");
+    this.#seen();
     this.#session.start();
     this.focus();
   }
@@ -385,7 +434,109 @@ export class Viewer {
     if (fixed !== undefined) {
       return { ...fixed, scale: 100 };
     }
-    return { ...this.#stage.box, scale: Math.round(this.#stage.pixelRatio * 100) };
+    const wish = { ...this.#stage.box, scale: Math.round(this.#stage.pixelRatio * 100) };
+    const second = this.#second?.box;
+    return second === undefined ? wish : { ...wish, second };
+  }
+
+  /** Whether the session and this browser can show a second monitor in a window of its own. */
+  get takesSecond(): boolean {
+    return this.#session.takesSecond && this.#channel.canShowSecond === true;
+  }
+
+  /** Opens the window of the second monitor, or closes it; false when the browser does not let it open. */
+  toggleSecond(): boolean {
+    if (this.#second !== undefined) {
+      this.#second.seat.close();
+      return true;
+    }
+    const host: SecondHost = { join: (seat) => this.#join(seat) };
+    Object.assign(window, { penstockSecond: host });
+    const { width, height } = this.#options.container.getBoundingClientRect();
+    return window.open("./second.html", "_blank", `popup,width=${width},height=${height}`) !== null;
+  }
+
+  #join(seat: SecondSeat): ReturnType<SecondHost["join"]> {
+    this.#second?.seat.close();
+    const second = { seat, box: seat.box };
+    this.#second = second;
+    const mine = () => this.#second === second;
+    seat.state(this.#session.state);
+    if (this.#cursor !== undefined) {
+      seat.cursor(this.#cursor);
+    }
+    this.#resize();
+    this.#seen();
+    this.#emit("second", true);
+    return {
+      title: document.title,
+      settings: { ...this.#capture?.settings },
+      cursorHidden: () => this.#cursorHidden(),
+      refused: () => this.#emit("inputRefused", undefined),
+      send: (input) => {
+        const { x } = this.#parts()?.second ?? { x: 0 };
+        this.#session.input("x" in input ? { ...input, x: input.x + x } : input);
+      },
+      live: () => this.#session.state === "streaming" && this.#parts() !== undefined,
+      resized: (box) => {
+        second.box = box;
+        if (mine()) {
+          this.#resize();
+        }
+      },
+      seen: () => this.#seen(),
+      leave: () => {
+        window.focus();
+        this.#emit("leaveKeyboard", undefined);
+      },
+      left: () => {
+        if (mine()) {
+          this.#second = undefined;
+          this.#resize();
+          this.#share();
+          this.#seen();
+          this.#emit("second", false);
+        }
+      },
+    };
+  }
+
+  /** The parts of the picture that the windows show; undefined while the picture is not that of two monitors. */
+  #parts(): { first: Part; second: Part } | undefined {
+    const { width, height, second } = this.#session.screen;
+    if (
+      this.#second === undefined ||
+      second === undefined ||
+      this.#picture?.width !== width + second.width ||
+      this.#picture.height !== Math.max(height, second.height)
+    ) {
+      return undefined;
+    }
+    return { first: { x: 0, y: 0, width, height }, second: { x: width, y: 0, ...second } };
+  }
+
+  /** Gives each window its part of the picture. */
+  #share(): void {
+    if (this.#picture === undefined) {
+      return;
+    }
+    const parts = this.#parts();
+    this.#stage.setPicture(this.#picture, parts?.first);
+    if (parts !== undefined) {
+      this.#channel.showSecond?.(parts.second);
+      this.#second?.seat.show(parts.second);
+    } else if (this.#second === undefined) {
+      this.#channel.showSecond?.(undefined);
+    }
+  }
+
+  #cursorHidden(): boolean {
+    return this.#cursor !== undefined && this.#cursor.rgba.byteLength === 0;
+  }
+
+  #seen(): void {
+    const second = this.#second?.seat.hidden() ?? true;
+    this.#session.setHidden(document.visibilityState === "hidden" && second);
   }
 
   #resize(): void {
@@ -394,6 +545,9 @@ export class Viewer {
       return;
     }
     this.#stage.await(this.#session.resize(wish));
+    if (this.#second !== undefined) {
+      this.#share(); // two monitors of another share of the same screen make no new picture
+    }
     this.#tellLimit();
   }
 

@@ -15,6 +15,10 @@ export interface DisplayChannel {
   open(url: string, ticket: string): void;
   close(): void;
   refresh(reason: number): void;
+  /** Whether a second window can show a part of the picture. */
+  readonly canShowSecond?: boolean;
+  /** Has a second window show a part of the picture; undefined: none does. */
+  showSecond?(part: { x: number; y: number; width: number; height: number } | undefined): void;
   /** Somebody uses the session: the channel makes sure that it still lives. Cheap, for every input. */
   check(): void;
 }

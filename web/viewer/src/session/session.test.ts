@@ -78,7 +78,7 @@ const heard = (): ControlFromViewer[] =>
     .map((bytes) => decodeControlFromViewer(bytes));
 const kinds = () => heard().map(({ kind }) => kind);
 
-function welcome(n = 1, more: { maxWidth?: number } = {}): void {
+function welcome(n = 1, more: { maxWidth?: number; capabilities?: number } = {}): void {
   say({
     kind: "welcome",
     version: 1,
@@ -186,6 +186,53 @@ describe("connecting", () => {
     const scaled = { width: 64, height: 99, scale: 150 };
     expect(session.resize({ ...scaled, width: 20 })).toEqual(scaled);
     expect(heard()).toEqual([{ kind: "resize", ...scaled }]);
+  });
+
+  it("asks for a second monitor beside the first, and again after a reconnect", () => {
+    begin();
+    last().open();
+    heard();
+    welcome(1, { capabilities: 1 });
+    heard();
+    const wish = { width: 800, height: 600, scale: 100, second: { width: 640, height: 700 } };
+    const monitors = {
+      kind: "monitors",
+      scale: 100,
+      monitors: [
+        { width: 800, height: 600 },
+        { width: 640, height: 700 },
+      ],
+    };
+    expect(session.takesSecond).toBe(true);
+    expect(session.resize(wish)).toEqual(wish);
+    expect(heard()).toEqual([monitors]);
+    session.resize({ ...wish, width: 4000, second: { width: 4000, height: 700 } });
+    expect(heard()).toEqual([
+      {
+        ...monitors,
+        monitors: [
+          { width: 2560, height: 600 },
+          { width: 2560, height: 700 },
+        ],
+      },
+    ]);
+    session.resize(wish);
+    heard();
+    last().close(1006, "");
+    vi.advanceTimersByTime(2000);
+    last().open();
+    expect(heard()).toEqual([expect.objectContaining({ kind: "hello", width: 800, height: 600 })]);
+    welcome(2, { capabilities: 1 });
+    expect(heard()).toContainEqual(monitors);
+    session.resize({ width: 800, height: 600, scale: 100 });
+    expect(heard()).toEqual([{ kind: "resize", width: 800, height: 600, scale: 100 }]);
+  });
+
+  it("asks for no second monitor where the agent takes none", () => {
+    streaming();
+    expect(session.takesSecond).toBe(false);
+    session.resize({ width: 700, height: 600, scale: 100, second: { width: 640, height: 700 } });
+    expect(heard()).toEqual([{ kind: "resize", width: 700, height: 600, scale: 100 }]);
   });
 
   it("shows a cursor again that it keeps, of this connection alone", () => {

@@ -13,6 +13,7 @@ import {
   type Notice,
   version,
   type Welcome,
+  welcomeMonitors,
 } from "@penstock/protocol";
 import type { Connect, Connection } from "../transport/connection.ts";
 import { Backoff } from "./backoff.ts";
@@ -28,6 +29,8 @@ export interface ScreenWish {
   height: number;
   /** Percent; 100 is 96 dpi. */
   scale: number;
+  /** A second monitor, to the right of the first. */
+  second?: { width: number; height: number };
 }
 
 export interface SessionEvents {
@@ -210,12 +213,31 @@ export class Session {
     if (
       this.#welcome === undefined ||
       this.#options.fixedSize ||
-      (["width", "height", "scale"] as const).every((name) => before[name] === wish[name])
+      JSON.stringify(before) === JSON.stringify(wish)
     ) {
       return undefined;
     }
-    this.#send({ kind: "resize", ...wish });
+    this.#sendScreen(wish);
     return wish;
+  }
+
+  /** The screen that was asked for, as the session can have it. */
+  get screen(): ScreenWish {
+    return this.#fit(this.#screen);
+  }
+
+  /** Whether the session's agent takes a second monitor. */
+  get takesSecond(): boolean {
+    const capabilities = this.#welcome?.capabilities ?? 0;
+    return (capabilities & welcomeMonitors) !== 0 && !this.#options.fixedSize;
+  }
+
+  #sendScreen({ width, height, scale, second }: ScreenWish): void {
+    if (second === undefined) {
+      this.#send({ kind: "resize", width, height, scale });
+    } else {
+      this.#send({ kind: "monitors", scale, monitors: [{ width, height }, second] });
+    }
   }
 
   setHidden(hidden: boolean): void {
@@ -304,7 +326,21 @@ export class Session {
     const maxWidth = this.#welcome?.maxWidth ?? 16384;
     const maxHeight = this.#welcome?.maxHeight ?? 16384;
     const bound = (value: number, max: number) => Math.max(64, Math.min(value, max));
-    return { width: bound(width, maxWidth), height: bound(height, maxHeight), scale };
+    const first = { width: bound(width, maxWidth), height: bound(height, maxHeight), scale };
+    if (screen.second === undefined || !this.takesSecond) {
+      return first;
+    }
+    const second = {
+      width: bound(screen.second.width, maxWidth),
+      height: bound(screen.second.height, maxHeight),
+    };
+    const both = first.width + second.width;
+    if (both > maxWidth) {
+      // As the agent cuts them (docs/protocol.md).
+      first.width = Math.max(64, Math.floor((first.width * maxWidth) / both));
+      second.width = Math.max(64, maxWidth - first.width);
+    }
+    return { ...first, second };
   }
 
   // Control connection.
@@ -326,7 +362,9 @@ export class Session {
           kind: "hello",
           version,
           capabilities: helloKeepsCursors,
-          ...this.#greeted,
+          width: this.#greeted.width,
+          height: this.#greeted.height,
+          scale: this.#greeted.scale,
           flags: this.#options.fixedSize ? helloFixedSize : 0,
         });
         this.#heard();
@@ -435,7 +473,7 @@ export class Session {
     const wish = this.#fit(this.#screen);
     if (!this.#options.fixedSize && JSON.stringify(wish) !== JSON.stringify(this.#greeted)) {
       // hello went out before the greatest size was known, or the window changed meanwhile
-      this.#send({ kind: "resize", ...wish });
+      this.#sendScreen(wish);
     }
     if (this.#hidden) {
       this.#send({ kind: "visibility", hidden: true });

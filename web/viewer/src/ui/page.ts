@@ -48,7 +48,7 @@ window.penstock = {
 };
 
 const config = later(loadConfig);
-const toolbar = new Toolbar(viewer, config.promise);
+const toolbar = new Toolbar(viewer, config.promise, tell);
 void config.promise.then(({ hosts }) => viewer.setAlternatives(hosts));
 const status = element("p", { class: "status", role: "status" }, texts.connecting);
 const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });

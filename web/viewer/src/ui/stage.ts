@@ -17,6 +17,12 @@ const edge = 32;
 /** Greatest speed of that, in CSS pixels a frame. */
 const edgeSpeed = 24;
 
+/** A part of a picture, in its pixels. */
+export interface Part extends Size {
+  x: number;
+  y: number;
+}
+
 export interface StageEvents {
   /** The stage has another size or another device pixel ratio since settleMillis. */
   settled(): void;
@@ -31,6 +37,8 @@ export class Stage {
   #box: Size = { width: 0, height: 0 };
   #canvas: HTMLCanvasElement | undefined;
   #picture: Size | undefined;
+  /** The part of the picture that is shown, when another window shows the rest. */
+  #part: Part | undefined;
   #placement: Placement = { left: 0, top: 0, width: 0, height: 0, scale: 1 };
   #cursor: Cursor | undefined;
   #zoom: Zoom = "fit";
@@ -117,9 +125,11 @@ export class Stage {
   }
 
   /** A picture of this size is on the canvas. */
-  setPicture(picture: Size): void {
+  setPicture(picture: Size, part?: Part): void {
     this.#picture = picture;
-    if (this.#awaits?.width === picture.width && this.#awaits.height === picture.height) {
+    this.#part = part;
+    const shown = part ?? picture;
+    if (this.#awaits?.width === shown.width && this.#awaits.height === shown.height) {
       this.#awaits = undefined;
     }
     this.#layout();
@@ -127,7 +137,7 @@ export class Stage {
 
   /** A picture of this size was asked for; until it comes, the one before fills the stage. */
   await(size: Size | undefined): void {
-    const here = this.#picture;
+    const here = this.#part ?? this.#picture;
     this.#awaits = size?.width === here?.width && size?.height === here?.height ? undefined : size;
     this.#layout();
   }
@@ -143,7 +153,9 @@ export class Stage {
       return undefined;
     }
     const box = this.element.getBoundingClientRect();
-    return toRemote(clientX - box.left, clientY - box.top, this.#placement, this.#picture);
+    const shown = this.#part ?? this.#picture;
+    const at = toRemote(clientX - box.left, clientY - box.top, this.#placement, shown);
+    return { x: at.x + (this.#part?.x ?? 0), y: at.y + (this.#part?.y ?? 0) };
   }
 
   get zoom(): Zoom {
@@ -200,8 +212,9 @@ export class Stage {
       return;
     }
     const scale = this.#zoom === "fit" ? this.#placement.scale : this.#zoom / 100;
-    this.#panX = Math.max(0, Math.min(x, picture.width * scale - this.#box.width));
-    this.#panY = Math.max(0, Math.min(y, picture.height * scale - this.#box.height));
+    const { width, height } = this.#part ?? picture;
+    this.#panX = Math.max(0, Math.min(x, width * scale - this.#box.width));
+    this.#panY = Math.max(0, Math.min(y, height * scale - this.#box.height));
     this.#layout();
   }
 
@@ -254,7 +267,8 @@ export class Stage {
     const ratio = this.pixelRatio;
     const awaits = this.#awaits !== undefined && this.#zoom === "fit";
     const before = this.#placement.scale;
-    this.#placement = place(picture, this.#box, ratio, {
+    const part = this.#part;
+    this.#placement = place(part ?? picture, this.#box, ratio, {
       zoom: this.#zoom,
       panX: this.#panX,
       panY: this.#panY,
@@ -262,15 +276,26 @@ export class Stage {
     });
     // While a picture of the stage's own size is on its way, the browser places either by itself: the canvas
     // takes its new size in the worker, a moment before or after this thread hears of it.
-    const whole = this.#zoom === "fit" && (awaits || this.#isWhole(picture));
+    const whole = part === undefined && this.#zoom === "fit" && (awaits || this.#isWhole(picture));
+    const css = this.#placement.scale / ratio; // CSS pixels a picture's pixel
     const { left, top, width, height } = whole
       ? { left: 0, top: 0, width: this.#box.width / ratio, height: this.#box.height / ratio }
-      : this.#placement;
+      : {
+          left: this.#placement.left - (part?.x ?? 0) * css,
+          top: this.#placement.top - (part?.y ?? 0) * css,
+          width: picture.width * css,
+          height: picture.height * css,
+        };
     const { style } = canvas;
     style.left = `${left}px`;
     style.top = `${top}px`;
     style.width = `${width}px`;
     style.height = `${height}px`;
+    style.clipPath =
+      part === undefined
+        ? "none"
+        : `inset(${part.y * css}px ${(picture.width - part.x - part.width) * css}px ` +
+          `${(picture.height - part.y - part.height) * css}px ${part.x * css}px)`;
     style.objectFit = whole ? "contain" : "fill";
     const { scale } = this.#placement;
     style.imageRendering = scale > 1 && Number.isInteger(scale) ? "pixelated" : "auto";

@@ -10,6 +10,7 @@ const icons = {
   leaveFull: "M9 4v5H4M15 4v5h5M9 20v-5H4M15 20v-5h5",
   minus: "M5 12h14",
   plus: "M12 5v14M5 12h14",
+  second: "M3 5h8v9H3zM13 5h8v9h-8zM5 19h4M15 19h4",
   quality: "M5 20v-7M12 20V4M19 20v-10",
   end: "M12 3v9M6.3 6.8a8 8 0 1 0 11.4 0",
 } as const;
@@ -21,19 +22,23 @@ const panStep = 80;
 export class Toolbar {
   readonly element: HTMLElement;
   readonly #viewer: Viewer;
+  readonly #tell: (text: string) => void;
   readonly #quality: QualityPanel;
   readonly #full: HTMLButtonElement;
   readonly #zoom: HTMLButtonElement;
   readonly #zoomOut: HTMLButtonElement;
   readonly #zoomIn: HTMLButtonElement;
+  readonly #second: HTMLButtonElement;
   readonly #qualityButton: HTMLButtonElement;
   readonly #abort = new AbortController();
   #session = "";
   #joined = 0;
   #endpoint = "";
 
-  constructor(viewer: Viewer, config: Promise<Config>) {
+  /** tell shows the user something to read. */
+  constructor(viewer: Viewer, config: Promise<Config>, tell: (text: string) => void) {
     this.#viewer = viewer;
+    this.#tell = tell;
     const { signal } = this.#abort;
     this.#full = button(texts.fullScreen, icons.full, () => this.#toggleFullScreen());
     this.#zoomOut = button(texts.zoomOut, icons.minus, () => viewer.zoomStep(-1), true);
@@ -42,6 +47,8 @@ export class Toolbar {
     this.#zoom.addEventListener("click", () => {
       viewer.zoom = viewer.zoom === "fit" ? 100 : "fit";
     });
+    this.#second = button(texts.second, icons.second, () => this.#toggleSecond());
+    this.#second.hidden = true;
     this.#qualityButton = button(texts.quality.title, icons.quality, () => this.#toggleQuality());
     this.#qualityButton.setAttribute("aria-expanded", "false");
     this.#qualityButton.setAttribute("aria-controls", "quality");
@@ -73,6 +80,7 @@ export class Toolbar {
         this.#zoom,
         this.#zoomIn,
       ),
+      this.#second,
       this.#qualityButton,
       end,
     );
@@ -83,6 +91,13 @@ export class Toolbar {
     viewer.on("welcome", ({ sessionId }) => {
       this.#session = sessionId;
       this.#joined ||= Date.now();
+      this.#second.hidden = !viewer.takesSecond;
+    });
+    viewer.on("second", (shown) => {
+      this.#second.replaceChildren(
+        icon(icons.second),
+        element("span", {}, shown ? texts.closeSecond : texts.second),
+      );
     });
     viewer.on("zoom", () => this.#drawZoom());
     viewer.on("leaveKeyboard", () => this.#full.focus());
@@ -94,6 +109,7 @@ export class Toolbar {
       window,
       {
         KeyF: () => void this.#toggleFullScreen(),
+        KeyM: () => this.#toggleSecond(),
         KeyS: () => this.#toggleQuality(),
         Equal: () => viewer.zoomStep(1),
         NumpadAdd: () => viewer.zoomStep(1),
@@ -121,7 +137,9 @@ export class Toolbar {
   }
 
   #keyDown(event: KeyboardEvent): void {
-    const buttons = [...this.element.querySelectorAll<HTMLButtonElement>(".bar button")];
+    const buttons = [
+      ...this.element.querySelectorAll<HTMLButtonElement>(".bar button:not([hidden])"),
+    ];
     const at = buttons.indexOf(document.activeElement as HTMLButtonElement);
     if (event.key === "Escape") {
       this.#viewer.focus();
@@ -187,6 +205,13 @@ export class Toolbar {
       "aria-label",
       fits ? texts.zoomFits(zoomPercent) : texts.zoomedTo(zoomPercent),
     );
+  }
+
+  #toggleSecond(): void {
+    if (this.#viewer.takesSecond && !this.#viewer.toggleSecond()) {
+      this.#tell(texts.secondBlocked);
+    }
+    this.#viewer.focus();
   }
 
   #toggleQuality(): void {

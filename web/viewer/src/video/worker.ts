@@ -2,6 +2,8 @@
 import { connectWebSocket } from "../transport/connection.ts";
 import { Display, type Surface } from "./display.ts";
 import { browserMedia } from "./media.ts";
+import type { Box } from "./picture.ts";
+import { SecondSurface } from "./second_surface.ts";
 import { StatsReport } from "./stats_report.ts";
 import { CanvasSurface } from "./surface.ts";
 import type { FromWorker, ToWorker } from "./worker_messages.ts";
@@ -13,6 +15,7 @@ declare const self: {
 };
 
 let surface: CanvasSurface | undefined;
+let second: SecondSurface | undefined;
 let id = 0;
 let resolveDecoder: (zstd: ZstdModule | Promise<ZstdModule>) => void;
 let rejectDecoder: (reason: Error) => void;
@@ -33,10 +36,12 @@ const lateSurface: Surface = {
   resize: (width, height) => canvas().resize(width, height),
   paint: (picture, x, y, width, height) => {
     canvas().paint(picture, x, y, width, height);
+    second?.paint(picture, x, y, width, height);
     report.touch();
   },
   draw: (still, crop, to) => {
     canvas().draw(still, crop, to);
+    second?.draw(still, crop, to);
     report.touch();
   },
   read: (box) => canvas().read(box),
@@ -63,6 +68,22 @@ const display = new Display(connectWebSocket, lateSurface, decoder, browserMedia
   },
 });
 const report = new StatsReport(() => self.postMessage({ kind: "stats", stats: display.stats }));
+
+function showSecond(part: Box | undefined, fresh: OffscreenCanvas | undefined): void {
+  if (part === undefined) {
+    second = undefined;
+    return;
+  }
+  try {
+    if (fresh !== undefined) {
+      second = new SecondSurface(fresh, () => display.repaint());
+    }
+    second?.show(part);
+    display.repaint();
+  } catch (cause) {
+    broken(String(cause));
+  }
+}
 
 self.onmessage = ({ data }) => {
   switch (data.kind) {
@@ -95,6 +116,9 @@ self.onmessage = ({ data }) => {
       break;
     case "refresh":
       display.refresh(data.reason);
+      break;
+    case "second":
+      showSecond(data.part, data.canvas);
       break;
     case "ping":
       self.postMessage({ kind: "pong" });

@@ -2,6 +2,7 @@ import { codec } from "@penstock/protocol";
 import type { DisplayChannel, DisplayChannelEvents } from "../session/display_channel.ts";
 import { type DisplayStats, emptyStats } from "./display_stats.ts";
 import { LazyDisplay } from "./lazy_display.ts";
+import type { Box } from "./picture.ts";
 import type { FromWorker, ToWorker } from "./worker_messages.ts";
 
 /** Workers lost within lossWindowMillis before the page draws by itself. */
@@ -19,6 +20,8 @@ const sums = Object.keys(noSums) as (keyof typeof noSums)[];
 export interface DisplayHost {
   /** A fresh canvas that replaces the one before, in the page. */
   newCanvas(): HTMLCanvasElement;
+  /** A fresh canvas of the second window, which replaces the one before there. */
+  newSecondCanvas?(): OffscreenCanvas | undefined;
   stats(stats: DisplayStats): void;
   /** The worker crashed and a new one is ready; the session must open again. */
   restarted(): void;
@@ -60,6 +63,8 @@ export class WorkerDisplay implements DisplayChannel {
   #checkTimer: ReturnType<typeof setTimeout> | undefined;
   #checkedAt = Number.NEGATIVE_INFINITY;
   #refused = 0;
+  /** What the second window shows. */
+  #second: Box | undefined;
   /** Sums of workers that are gone. */
   readonly #before = { ...noSums };
   #latest: DisplayStats = emptyStats();
@@ -95,6 +100,29 @@ export class WorkerDisplay implements DisplayChannel {
     this.#page?.refresh(reason);
     this.#post({ kind: "refresh", reason });
     this.check();
+  }
+
+  get canShowSecond(): boolean {
+    return this.#page === undefined;
+  }
+
+  showSecond(part: Box | undefined): void {
+    if (this.#page !== undefined || (part === undefined && this.#second === undefined)) {
+      return;
+    }
+    const fresh = part !== undefined && this.#second === undefined;
+    this.#second = part;
+    this.#postSecond(fresh);
+  }
+
+  #postSecond(fresh: boolean): void {
+    const canvas = fresh ? this.#host.newSecondCanvas?.() : undefined;
+    const part = this.#second;
+    if (canvas === undefined) {
+      this.#post({ kind: "second", part });
+    } else {
+      this.#post({ kind: "second", part, canvas }, [canvas]);
+    }
   }
 
   check(): void {
@@ -154,6 +182,9 @@ export class WorkerDisplay implements DisplayChannel {
     worker.addEventListener("messageerror", failed);
     const canvas = this.#host.newCanvas().transferControlToOffscreen();
     this.#post({ kind: "surface", canvas }, [canvas]);
+    if (this.#second !== undefined) {
+      this.#postSecond(true);
+    }
     this.#host.decoder.then(
       (module) => this.#worker === worker && this.#post({ kind: "decoder", module }),
       (cause: unknown) => {

@@ -1,4 +1,5 @@
 import type { DisplayStats } from "./display_stats.ts";
+import type { Box } from "./picture.ts";
 
 /** What the page tells the display worker. */
 export type ToWorker =
@@ -9,6 +10,8 @@ export type ToWorker =
   | { kind: "open"; url: string; ticket: string; id: number; refused: number }
   | { kind: "close" }
   | { kind: "refresh"; reason: number }
+  /** A second window shows part of the picture, on a canvas that comes once; without a part none does. */
+  | { kind: "second"; part: Box | undefined; canvas?: OffscreenCanvas }
   /** Asks for a sign of life. */
   | { kind: "ping" }
   /** The page takes the lock of this name as soon as the worker does not hold it, dead. */
