@@ -277,6 +277,32 @@ describe("canvas", () => {
   });
 });
 
+it("says so when nothing helps", async () => {
+  await session.page.addInitScript(() => {
+    Reflect.deleteProperty(HTMLCanvasElement.prototype, "transferControlToOffscreen");
+  });
+  await open(scene);
+  await whole();
+  const lost = () => {
+    const canvas = document.querySelector("canvas#screen");
+    canvas?.dispatchEvent(new Event("contextlost", { cancelable: true }));
+  };
+  for (let i = 1; i <= 3; i++) {
+    await session.page.evaluate(lost); // and it does not come back
+    await agent.until(() => agent.starts.length > i, "another start", 30_000);
+    await streaming();
+    await whole();
+  }
+  await session.page.evaluate(lost);
+  await session.page.waitForFunction(() => window.penstock.state === "ended", undefined, {
+    timeout: 30_000,
+  });
+  expect(await session.page.locator("h1").textContent()).toBe(
+    "This browser cannot draw the session any more",
+  );
+  expect(await session.page.locator(".card").textContent()).toContain("no-picture");
+}, 120_000);
+
 it("survives a crash of the process that draws for all pages", async () => {
   await open(scene);
   await whole();

@@ -109,6 +109,16 @@ function key(name: string): void {
 }
 const inputs = () => heard().filter((m): m is Input => "seq" in m);
 
+it("has the display channel prove that it lives when somebody uses the session", () => {
+  streaming();
+  expect(display.checks).toBe(0);
+  key("KeyA");
+  expect(display.checks).toBe(1);
+  session.setHidden(true);
+  session.setHidden(false);
+  expect(display.checks).toBe(2);
+});
+
 describe("alternatives", () => {
   const alternatives = () => ["b", "c"];
   const url = (host: string) => `wss://${host}/v1/channel/control`;

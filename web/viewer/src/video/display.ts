@@ -238,8 +238,13 @@ export class Display {
   }
 
   /** The surface was lost and came back blank. */
-  repaint(): void {
+  restored(): void {
     this.stats.recoveries++;
+    this.repaint();
+  }
+
+  /** Paints everything anew; what only the surface had is asked for. */
+  repaint(): void {
     const picture = this.#picture;
     if (picture === undefined || this.#awaitsEpoch) {
       return; // a picture is on its way

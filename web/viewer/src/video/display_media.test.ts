@@ -499,7 +499,7 @@ describe("Display with decoders that fail", () => {
     await settle();
     sent(connection);
     surface.pixels.fill(0);
-    display.repaint();
+    display.restored();
     expect(surface.at(50, 50)).toBe(pixel.red);
     expect(surface.at(0, 0)).toBe(pixel.black);
     expect(said(connection)).toEqual([]);
@@ -507,7 +507,7 @@ describe("Display with decoders that fail", () => {
     connection.message(stream.update([key(green, scaled)]));
     await settle();
     surface.pixels.fill(0);
-    display.repaint();
+    display.restored();
     expect(said(connection)).toEqual(["ack 3", "refresh 2"]);
     expect(display.stats.recoveries).toBe(2);
   });

@@ -51,7 +51,7 @@ export class PageDisplay implements DisplayChannel {
     const host = this.#host;
     const broken = (reason: string) => this.#failed(reason);
     const canvas = new CanvasSurface(host.newCanvas(), {
-      restored: () => display.repaint(),
+      restored: () => display.restored(),
       broken,
     });
     const report = new StatsReport(() => host.stats({ ...display.stats }));
@@ -95,7 +95,12 @@ export class PageDisplay implements DisplayChannel {
       this.#events?.failed("no-picture", reason);
       return;
     }
-    this.#display = this.#newDisplay();
+    try {
+      this.#display = this.#newDisplay();
+    } catch (cause) {
+      this.#events?.failed("no-picture", String(cause));
+      return;
+    }
     this.#host.restarted();
   }
 }

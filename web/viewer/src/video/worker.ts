@@ -76,7 +76,7 @@ function showSecond(part: Box | undefined, fresh: OffscreenCanvas | undefined): 
   }
   try {
     if (fresh !== undefined) {
-      second = new SecondSurface(fresh, () => display.repaint());
+      second = new SecondSurface(fresh, () => display.restored());
     }
     second?.show(part);
     display.repaint();
@@ -91,7 +91,7 @@ self.onmessage = ({ data }) => {
       try {
         surface = new CanvasSurface(data.canvas, {
           restored: () => {
-            display.repaint();
+            display.restored();
             report.touch();
           },
           broken,
