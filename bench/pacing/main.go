@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -49,6 +50,7 @@ func main() {
 	seconds := flag.Float64("seconds", 6, "how long each condition is measured")
 	only := flag.String("only", "", "conditions, as MBIT/TRIP/LOSS/LOAD with commas between them")
 	congestion := flag.String("congestion", "cubic", "TCP's congestion control")
+	profile := flag.String("profile", "", "write a CPU profile of everything here into this `file`")
 	flag.Parse()
 	if missing := slowlink.Missing(); missing != "" {
 		fmt.Fprintln(os.Stderr, "pacing:", missing)
@@ -56,6 +58,17 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "pacing:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	if err := run(ctx, *seconds, *only, *congestion); err != nil {
 		fmt.Fprintln(os.Stderr, "pacing:", err)
 		os.Exit(1)
