@@ -2,7 +2,6 @@ package transport_test
 
 import (
 	"image"
-
 	"sync"
 	"testing"
 	"time"
