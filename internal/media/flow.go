@@ -81,7 +81,8 @@ type SentUpdate struct {
 type inFlight struct {
 	SentUpdate
 	sent  time.Time
-	alone bool // nothing else was in flight
+	ahead int // bytes that were in flight before it
+	alone bool
 }
 
 // NewFlow makes an empty flow; wish is the greatest number of bytes in flight that the viewer wishes, 0 for
@@ -165,7 +166,7 @@ func (f *Flow) Sent(u SentUpdate, now time.Time) {
 	if f.n == 0 && !f.arrived.IsZero() && now.Sub(f.arrived) > staleReach {
 		f.reach = min(f.reach, staleLimit)
 	}
-	f.pending[f.n] = inFlight{SentUpdate: u, sent: now, alone: f.n == 0}
+	f.pending[f.n] = inFlight{SentUpdate: u, sent: now, ahead: f.bytes, alone: f.n == 0}
 	f.n++
 	if u.Prompt {
 		f.prompts++
@@ -199,7 +200,12 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 	f.measure(&first, bytes, arrived, base, known)
 	f.delay = max(0, took-base)
 	if last.Lossy && known {
-		f.tuner.seen(f.delay, base, decode, now)
+		// What the link cannot explain, a busy machine for one, gets no better with fewer bytes.
+		late := f.delay
+		if explained := float64(last.ahead+last.Bytes) / max(f.Rate(), 1); late > 2*seconds(explained) {
+			late = seconds(explained)
+		}
+		f.tuner.seen(late, base, decode, now)
 	}
 	f.trip.seen(took, last.alone && bytes <= smallUpdate, now)
 	if rate := f.Rate(); last.alone && rate > 0 && took > 3*(base+seconds(float64(bytes)/rate))/2+doubtTime {

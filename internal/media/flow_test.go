@@ -375,6 +375,22 @@ func TestQualityFollowsChanges(t *testing.T) {
 	}
 }
 
+// Updates that come late for no reason of the link's, as on a busy machine, cost no quality.
+func TestQualityIgnoresABusyMachine(t *testing.T) {
+	t.Parallel()
+	s := newStream(t, 100*mbit, 5*time.Millisecond, false)
+	s.film, s.frame = true, 16_000
+	s.run(5 * time.Second)
+	s.forget()
+	for range 200 {
+		s.run(time.Duration(20+s.path.rng.IntN(80)) * time.Millisecond)
+		s.path.held = s.now.Add(40 * time.Millisecond) // nobody took what came
+	}
+	if s.quality.VideoFPS != 60 || s.quality.VideoQP > 28 {
+		t.Errorf("got %+v after %d steps, want the quality of an idle machine", s.quality, s.steps)
+	}
+}
+
 // A viewer that needs long to draw gets fewer frames, then smaller ones, and the full picture when it can.
 func TestQualityFollowsTheViewer(t *testing.T) {
 	t.Parallel()

@@ -7,12 +7,13 @@ import (
 
 // Rules of how lossy codings follow the link and the viewer (docs/adr/0032).
 const (
-	// An update with losses that is later than lateTime lowers the quality by a step, one that is later than
-	// veryLateTime by two. When none was later than calmTime for calmFor, it is raised by one.
+	// The second update with losses in a row that is later than lateTime lowers the quality by a step, one that is
+	// later than veryLateTime by two. When none was later than calmTime for calmFor, it is raised by one.
 	lateTime     = 30 * time.Millisecond
 	veryLateTime = 120 * time.Millisecond
 	calmTime     = 18 * time.Millisecond
 	calmFor      = time.Second
+	fewLates     = 2
 	// A step that had to be taken back makes the next try wait twice as long, at most mostCalmFor.
 	mostCalmFor = 8 * time.Second
 	// stepTime is how long a step has to show its effect, beside a round trip.
@@ -57,6 +58,7 @@ type tuner struct {
 	stepAt   time.Time // of the last step
 	raised   bool      // the last step went up
 	calmAt   time.Time // since when nothing was late
+	lates    int       // updates that were late, one after the other
 	patience time.Duration
 
 	decodes  [decodesKept]time.Duration
@@ -73,11 +75,14 @@ func (t *tuner) start() { t.rung, t.patience = firstRung, calmFor }
 // took to draw it.
 func (t *tuner) seen(late, base, decode time.Duration, now time.Time) {
 	t.drawn(decode)
+	if late <= lateTime {
+		t.lates = 0
+	}
 	settled := now.Sub(t.stepAt) >= stepTime+base
 	switch {
 	case late > lateTime:
 		t.calmAt = now
-		if !settled {
+		if t.lates++; !settled || t.lates < fewLates {
 			return
 		}
 		if t.raised && now.Sub(t.stepAt) < 2*t.patience {
