@@ -55,6 +55,14 @@ const quick = {
   starts: 1,
 };
 
+// What bench/office does, and the second in which it has done it.
+const officeParts = [
+  ["typing", 8],
+  ["scrolling", 16],
+  ["pages", 22],
+  ["dragging", 28],
+];
+
 const small = { width: 200, height: 200 };
 const quarter = { width: 640, height: 360 };
 // Share of the presses that each combination gets; the one that most updates are like gets most.
@@ -388,10 +396,17 @@ class Bench {
       const office = this.#program(viewer, "office", "-scale", String(this.#count.office));
       try {
         await wrote(office, "begins");
+        const began = performance.now();
         const read = meter(viewer);
+        const parts = [];
+        for (const [name, seconds] of officeParts) {
+          await pause(began + seconds * 1000 * this.#count.office - performance.now());
+          parts.push({ name, bytes: read().bytes });
+        }
         await wrote(office, "ends", 60_000);
         await pause(1000);
         const cost = read();
+        cost.parts = parts;
         const exact = await this.#exact(viewer, 1280, 720);
         console.log(`  ${viewer.name}: ${(exact * 100).toFixed(2)} % of the pixels exact`);
         found.push({ viewer: viewer.name, cost, exact });

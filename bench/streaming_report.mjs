@@ -235,6 +235,13 @@ function officeTable(office, targets) {
   const server = (viewer) => (of(viewer).cost.server + of(viewer).cost.x) / 1000;
   const browser = (viewer) => of(viewer).cost.browser / 1000;
   const exact = (viewer) => of(viewer).exact * 100;
+  const parts = (viewer) => {
+    const ends = [...of(viewer).cost.parts, { name: "typing", bytes: of(viewer).cost.bytes }];
+    const sum = ({ bytes }) => (bytes.in + bytes.out) / 1024;
+    return ends
+      .map((part, i) => `${part.name} ${(sum(part) - (i === 0 ? 0 : sum(ends[i - 1]))).toFixed(0)}`)
+      .join(", ");
+  };
   const seconds = (value) => `${value.toFixed(2)} s`;
   if (viewers.includes(own)) {
     const rows = [
@@ -269,6 +276,7 @@ function officeTable(office, targets) {
       [
         "viewer",
         "KiB on the wire",
+        "of these",
         "server",
         "X server apart",
         "server and X server",
@@ -278,6 +286,7 @@ function officeTable(office, targets) {
       viewers.map((viewer) => [
         viewer,
         kib(viewer).toFixed(0),
+        parts(viewer),
         (of(viewer).cost.server / 1000).toFixed(2),
         (of(viewer).cost.x / 1000).toFixed(2),
         server(viewer).toFixed(2),
