@@ -85,6 +85,9 @@ async function main() {
     };
     const text = render(results);
     console.log(text);
+    if (results.failures?.length > 0) {
+      process.exitCode = 1;
+    }
     if (values.quick || values.only !== undefined || values.viewers !== undefined) {
       continue;
     }

@@ -33,10 +33,10 @@ const run = promisify(execFile);
 
 // How much is measured; quick is for work on the benchmark itself.
 const full = {
-  presses: 50,
+  presses: 45,
   rounds: 3,
   motionRounds: 2,
-  watch: 4,
+  watch: 3.5,
   office: 1,
   idle: 20,
   openings: 5,
@@ -103,7 +103,10 @@ export async function streaming({
     }
     if (wanted("opening")) {
       results.opening = await bench.opening();
-      results.launches = await bench.launches();
+      results.launches = await bench.launches().catch((error) => {
+        bench.failures.push({ viewer: "Penstock", scenario: "launches", message: error.message });
+        return undefined;
+      });
     }
     if (wanted("press")) {
       results.presses = await bench.presses();
@@ -123,6 +126,7 @@ export async function streaming({
   } finally {
     await bench.close();
   }
+  results.failures = bench.failures;
   return results;
 }
 
@@ -135,6 +139,7 @@ class Bench {
   #viewers = [];
   #folder = temporaryFolder("streaming");
   #turn = 0;
+  failures = []; // { viewer, scenario, message }
 
   constructor(root, programs, count, wanted) {
     this.#wanted = wanted;
@@ -146,6 +151,17 @@ class Bench {
   /** Every program of the benchmark runs over what is shown already. */
   #program(viewer, name, ...args) {
     return start(join(this.#programs, name), args, { env: viewer.environment });
+  }
+
+  /** What work gives, or undefined when it fails: the others are measured nevertheless, and the report tells. */
+  async #attempt(viewer, scenario, work) {
+    try {
+      return await work();
+    } catch (error) {
+      console.error(`  ${viewer.name}, ${scenario}: ${error.message}`);
+      this.failures.push({ viewer: viewer.name, scenario, message: error.message.split("\n")[0] });
+      return undefined;
+    }
   }
 
   /** The viewers, in another order each time. */
@@ -284,12 +300,17 @@ class Bench {
       for (const viewer of this.#turns()) {
         await viewer.page.close();
         await pause(500);
-        found.push({ viewer: viewer.name, milliseconds: await this.#openPage(viewer, false) });
+        const milliseconds = await this.#attempt(viewer, "opening", () =>
+          this.#openPage(viewer, false),
+        );
+        if (milliseconds !== undefined) {
+          found.push({ viewer: viewer.name, milliseconds });
+        }
       }
     }
     for (const viewer of this.#viewers) {
       await viewer.page.close();
-      await this.#openPage(viewer, true);
+      await this.#attempt(viewer, "opening again", () => this.#openPage(viewer, true));
     }
     return found;
   }
@@ -325,16 +346,22 @@ class Bench {
         );
         await wrote(flipper, "shown");
         flippers.push(flipper);
-        await showsFlipper(viewer, area);
-        await noticesWrongColours(viewer, area);
+        await this.#attempt(viewer, "wrong colours", async () => {
+          await showsFlipper(viewer, area);
+          await noticesWrongColours(viewer, area);
+        });
       }
       for (let round = 0; round < this.#count.rounds; round++) {
         for (const combination of combinations.filter((c) => c.area === area)) {
           const { input, mode, share } = combination;
           const count = Math.max(2, Math.round(share * this.#count.presses));
           for (const viewer of this.#turns()) {
-            const times = await presses(viewer, { input, mode, count, area });
-            found.push({ viewer: viewer.name, area, input, mode, round, times });
+            const times = await this.#attempt(viewer, `${input} ${area.width} ${mode}`, () =>
+              presses(viewer, { input, mode, count, area }),
+            );
+            if (times !== undefined) {
+              found.push({ viewer: viewer.name, area, input, mode, round, times });
+            }
           }
         }
       }
@@ -348,7 +375,12 @@ class Bench {
     const found = [];
     for (let round = 0; round < this.#count.motionRounds; round++) {
       for (const viewer of this.#turns()) {
-        const seen = await this.#motionOf(viewer, width, height);
+        const seen = await this.#attempt(viewer, `motion ${height}`, () =>
+          this.#motionOf(viewer, width, height),
+        );
+        if (seen === undefined) {
+          continue;
+        }
         console.log(`  ${viewer.name}: ${seen.wholePerSecond.toFixed(1)} whole frames a second`);
         found.push({ viewer: viewer.name, width, height, round, ...seen });
       }
@@ -390,32 +422,37 @@ class Bench {
     console.log("office work");
     const found = [];
     for (const viewer of this.#turns()) {
-      const { page } = viewer;
-      await page.bringToFront();
-      await page.evaluate(() => globalThis.benchProbe.enable(false, [[100, 100]]));
-      const office = this.#program(viewer, "office", "-scale", String(this.#count.office));
-      try {
-        await wrote(office, "begins");
-        const began = performance.now();
-        const read = meter(viewer);
-        const parts = [];
-        for (const [name, seconds] of officeParts) {
-          await pause(began + seconds * 1000 * this.#count.office - performance.now());
-          parts.push({ name, bytes: read().bytes });
-        }
-        await wrote(office, "ends", 60_000);
-        await pause(1000);
-        const cost = read();
-        cost.parts = parts;
-        const exact = await this.#exact(viewer, 1280, 720);
-        console.log(`  ${viewer.name}: ${(exact * 100).toFixed(2)} % of the pixels exact`);
-        found.push({ viewer: viewer.name, cost, exact });
-      } finally {
-        await stop(office);
-        await pause(500);
+      const seen = await this.#attempt(viewer, "office", () => this.#officeOf(viewer));
+      if (seen !== undefined) {
+        console.log(`  ${viewer.name}: ${(seen.exact * 100).toFixed(2)} % of the pixels exact`);
+        found.push({ viewer: viewer.name, ...seen });
       }
     }
     return found;
+  }
+
+  async #officeOf(viewer) {
+    const { page } = viewer;
+    await page.bringToFront();
+    await page.evaluate(() => globalThis.benchProbe.enable(false, [[100, 100]]));
+    const office = this.#program(viewer, "office", "-scale", String(this.#count.office));
+    try {
+      await wrote(office, "begins");
+      const began = performance.now();
+      const read = meter(viewer);
+      const parts = [];
+      for (const [name, seconds] of officeParts) {
+        await pause(began + seconds * 1000 * this.#count.office - performance.now());
+        parts.push({ name, bytes: read().bytes });
+      }
+      await wrote(office, "ends", 60_000);
+      await pause(1000);
+      const cost = { ...read(), parts };
+      return { cost, exact: await this.#exact(viewer, 1280, 720) };
+    } finally {
+      await stop(office);
+      await pause(500);
+    }
   }
 
   /** Share of the pixels that are in the viewer's canvas exactly as in the X server. */

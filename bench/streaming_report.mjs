@@ -23,19 +23,28 @@ export function streamingReport(results) {
       ],
     ),
   ];
-  if (presses !== undefined) {
+  if (results.failures.length > 0) {
+    parts.push(
+      "### What failed",
+      table(
+        ["viewer", "scenario", "why"],
+        results.failures.map(({ viewer, scenario, message }) => [viewer, scenario, message]),
+      ),
+    );
+  }
+  if (presses?.length > 0) {
     parts.push(...pressTables(presses, targets));
   }
   if (motion.length > 0) {
     parts.push(...motionTable(motion, targets));
   }
-  if (office !== undefined) {
+  if (office?.length > 0) {
     parts.push(...officeTable(office, targets));
   }
   if (idle !== undefined) {
     parts.push(...idleTable(idle, targets));
   }
-  if (opening !== undefined) {
+  if (opening?.length > 0) {
     parts.push(...openingTable(opening, launches, targets));
   }
   if (starts !== undefined) {
@@ -86,7 +95,6 @@ function judge(targets, { quantity, target, value, limit, better = "less", show,
 }
 
 function pressTables(presses, targets) {
-  const viewers = viewersOf(presses);
   const rows = [];
   const groups = new Map();
   for (const { area, input, mode } of presses) {
@@ -102,6 +110,7 @@ function pressTables(presses, targets) {
           p.mode === mode,
       );
     const all = (viewer) => of(viewer).flatMap(({ times }) => times);
+    const viewers = viewersOf(presses).filter((viewer) => of(viewer).length > 0);
     const shares = [0.5, 0.95, 0.99];
     const best = shares.map((share) =>
       bestPeer(viewers, (viewer) => quantile(all(viewer), share), "less"),
@@ -180,6 +189,7 @@ function motionTable(motion, targets) {
         mean(viewer, ({ cost }) => (cost.bytes.in * 8) / 1e6 / cost.seconds).toFixed(1),
         ...["server", "x", "browser"].map((name) => `${cores(name)(viewer).toFixed(0)} %`),
         mean(viewer, (m) => m.madePerSecond).toFixed(0),
+        mean(viewer, (m) => m.looksPerSecond).toFixed(0),
         these
           .filter((m) => m.viewer === viewer)
           .map((m) => m.wholePerSecond.toFixed(1))
@@ -219,6 +229,7 @@ function motionTable(motion, targets) {
           "X server apart",
           "browser",
           "frames made /s",
+          "looks /s",
           "frames /s of each round",
         ],
       ],
