@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -24,5 +25,9 @@ func TestShutdownTellsViewers(t *testing.T) {
 	case <-s.done:
 	case <-time.After(2 * stopPatience): // twice: other work shares the machine
 		t.Error("the server did not end")
+	}
+	// Each agent says at its start which codecs it found; JPEG is always among them.
+	if log := s.stderr.String(); !regexp.MustCompile(`codecs loaded.* codecs=\\"?[^"]*JPEG`).MatchString(log) {
+		t.Errorf("no agent logged its codecs:\n%s", tail(log, 4000))
 	}
 }
