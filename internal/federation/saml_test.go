@@ -32,7 +32,7 @@ const account = "123456789012"
 
 // idp signs whatever a test wants signed.
 type idp struct {
-	t    *testing.T
+	t    testing.TB
 	key  *rsa.PrivateKey
 	cert []byte
 	sp   *samlProvider
@@ -40,7 +40,7 @@ type idp struct {
 	iam  *access.Service
 }
 
-func newKey(t *testing.T) (*rsa.PrivateKey, []byte) {
+func newKey(t testing.TB) (*rsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -56,7 +56,7 @@ func newKey(t *testing.T) (*rsa.PrivateKey, []byte) {
 	return key, der
 }
 
-func newIDP(t *testing.T, change ...func(*Provider)) *idp {
+func newIDP(t testing.TB, change ...func(*Provider)) *idp {
 	t.Helper()
 	dir := t.TempDir()
 	i := &idp{t: t}
@@ -197,7 +197,7 @@ func (i *idp) response(s said, children ...*etree.Element) *etree.Element {
 	return r
 }
 
-func text(t *testing.T, e *etree.Element) string {
+func text(t testing.TB, e *etree.Element) string {
 	t.Helper()
 	d := etree.NewDocument()
 	d.SetRoot(e.Copy())
@@ -460,6 +460,27 @@ func FuzzCheckShape(f *testing.F) {
 		}
 		if n < 1 {
 			t.Errorf("passed without an assertion below the root: %q", b)
+		}
+	})
+}
+
+// FuzzResponse changes a signed response: what is still taken says what was signed.
+func FuzzResponse(f *testing.F) {
+	i := newIDP(f)
+	good := i.good(said{attributes: map[string]string{roleAttribute: "r,p", tagAttribute + "team": "blue"}})
+	f.Add(good)
+	f.Add(text(f, i.sign(i.response(said{}, i.assertion(said{})), dsig.RSASHA256SignatureMethod)))
+	f.Add(strings.Replace(good, "</samlp:Response>", "<x/></samlp:Response>", 1))
+	f.Fuzz(func(t *testing.T, response string) {
+		got, _, err := i.sp.verify(base64.StdEncoding.EncodeToString([]byte(response)))
+		if err != nil {
+			if _, ok := errors.AsType[*refusal](err); !ok {
+				t.Fatalf("an error of another type: %v", err)
+			}
+			return
+		}
+		if got.Subject.NameID.Value != "sam@example.com" || got.ID != "a-1" {
+			t.Fatalf("taken as %s of assertion %s: %q", got.Subject.NameID.Value, got.ID, response)
 		}
 	})
 }

@@ -44,19 +44,27 @@ func (r *recorder) last(t *testing.T) audit.Event {
 	return r.events[len(r.events)-1]
 }
 
+// temporaryKey is what STS calls credentials.
+type temporaryKey struct {
+	AccessKeyID     string `xml:"AccessKeyId"`
+	SecretAccessKey string
+	SessionToken    string
+	Expiration      string
+}
+
 // assumed is STS's answer.
 type assumed struct {
-	Code        string                                                                  `xml:"Error>Code"`
-	Message     string                                                                  `xml:"Error>Message"`
-	Credentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string } `xml:"AssumeRoleWithSAMLResult>Credentials"`
-	User        struct{ AssumedRoleId, Arn string }                                     `xml:"AssumeRoleWithSAMLResult>AssumedRoleUser"`
-	Subject     string                                                                  `xml:"AssumeRoleWithSAMLResult>Subject"`
-	SubjectType string                                                                  `xml:"AssumeRoleWithSAMLResult>SubjectType"`
-	Issuer      string                                                                  `xml:"AssumeRoleWithSAMLResult>Issuer"`
-	Audience    string                                                                  `xml:"AssumeRoleWithSAMLResult>Audience"`
-	Qualifier   string                                                                  `xml:"AssumeRoleWithSAMLResult>NameQualifier"`
-	Source      string                                                                  `xml:"AssumeRoleWithSAMLResult>SourceIdentity"`
-	Arn         string                                                                  `xml:"GetCallerIdentityResult>Arn"`
+	Code        string               `xml:"Error>Code"`
+	Message     string               `xml:"Error>Message"`
+	Credentials temporaryKey         `xml:"AssumeRoleWithSAMLResult>Credentials"`
+	User        struct{ Arn string } `xml:"AssumeRoleWithSAMLResult>AssumedRoleUser"`
+	Subject     string               `xml:"AssumeRoleWithSAMLResult>Subject"`
+	SubjectType string               `xml:"AssumeRoleWithSAMLResult>SubjectType"`
+	Issuer      string               `xml:"AssumeRoleWithSAMLResult>Issuer"`
+	Audience    string               `xml:"AssumeRoleWithSAMLResult>Audience"`
+	Qualifier   string               `xml:"AssumeRoleWithSAMLResult>NameQualifier"`
+	Source      string               `xml:"AssumeRoleWithSAMLResult>SourceIdentity"`
+	Arn         string               `xml:"GetCallerIdentityResult>Arn"`
 }
 
 // TestAssumeRoleWithSAML: an assertion makes a session of the role that it names and that trusts its provider, once, without a signature;
@@ -138,7 +146,7 @@ func TestAssumeRoleWithSAML(t *testing.T) {
 	}
 
 	// The session signs.
-	key := sigv4.Key{AccessKeyID: a.Credentials.AccessKeyId, Secret: a.Credentials.SecretAccessKey, SessionToken: a.Credentials.SessionToken}
+	key := sigv4.Key{AccessKeyID: a.Credentials.AccessKeyID, Secret: a.Credentials.SecretAccessKey, SessionToken: a.Credentials.SessionToken}
 	signed := func(service, body string) *http.Request {
 		r := form(nil)
 		r.Body, r.ContentLength = http.NoBody, 0

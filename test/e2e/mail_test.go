@@ -251,11 +251,16 @@ func TestUserByMail(t *testing.T) {
 	flags := append(p.flags(), "--public-addr", freePort(t)) // the same after the restart: it stands in the mail
 	s := start(t, dir, flags...)
 	pool := []string{"--authentication-type", "USERPOOL"}
-	appstream := func(operation string, args ...string) { s.aws(nil, append([]string{"appstream", operation}, args...)...) }
+	appstream := func(operation string, args ...string) {
+		s.aws(nil, append([]string{"appstream", operation}, args...)...)
+	}
 	const ada, password = "ada@example.com", "a quiet harbour at dusk"
 
 	appstream("create-user", append(pool, "--user-name", ada, "--first-name", "Ada")...)
-	waits := func() bool { l := s.users(); return len(l.Mails) == 1 && l.Mails[0].Attempts > 0 && l.Mails[0].Failure != "" }
+	waits := func() bool {
+		l := s.users()
+		return len(l.Mails) == 1 && l.Mails[0].Attempts > 0 && l.Mails[0].Failure != ""
+	}
 	until(t, "a mail that could not be delivered", waits)
 	if l := s.users(); len(l.Users) != 1 || l.Users[0].UserName != ada || l.Users[0].Status != "UNCONFIRMED" || !l.Users[0].Enabled || l.Users[0].SignIns != 0 {
 		t.Errorf("users: %+v", l)
@@ -385,7 +390,10 @@ func TestSignInFlags(t *testing.T) {
 	s.awsFails("LimitExceededException", append(pool, "bob@example.com")...)
 	// Without a mail server the mail is a file for the operator alone.
 	var files []string
-	until(t, "the mail's file", func() bool { files, err = filepath.Glob(filepath.Join(dir, "mail", "*.eml")); return err == nil && len(files) == 1 })
+	until(t, "the mail's file", func() bool {
+		files, err = filepath.Glob(filepath.Join(dir, "mail", "*.eml"))
+		return err == nil && len(files) == 1
+	})
 	if info, err := os.Stat(files[0]); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the mail's file: %v, %v", info, err)
 	}

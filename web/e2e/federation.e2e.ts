@@ -284,7 +284,7 @@ it("lets the role of an assertion decide, at the sign-in and at each launch, and
     `arn:aws:sts::${account}:assumed-role/campus/rosa@example.com`,
   );
   await expect(region.aws("sts", ...assume)).rejects.toThrow("used before");
-});
+}, 180_000);
 
 it("shows a federated user what the entitlements name", async () => {
   const stack = ["--stack-name", "demo"];
