@@ -36,6 +36,7 @@ test_packages="
 	x11-apps:/usr/bin/xwd
 	x11-xserver-utils:/usr/bin/xrandr
 	xsettingsd:/usr/bin/dump_xsettings
+	tigervnc-standalone-server:/usr/bin/Xtigervnc
 	python3-gi:/usr/lib/python3/dist-packages/gi/__init__.py
 	gir1.2-gtk-3.0:/usr/share/doc/gir1.2-gtk-3.0/copyright
 	xauth:/usr/bin/xauth
@@ -59,7 +60,6 @@ test_packages="
 	libxkbcommon-dev:/usr/include/xkbcommon/xkbcommon.h
 "
 bench_packages="
-	tigervnc-standalone-server:/usr/bin/Xtigervnc
 	novnc:/usr/share/novnc/core/rfb.js
 	websockify:/usr/bin/websockify
 	x11vnc:/usr/bin/x11vnc

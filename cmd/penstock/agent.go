@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -225,15 +226,16 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 	if err := place.Prepare(); err != nil {
 		return nil, err
 	}
-	program, err := guest.LookPath("Xvfb")
+	kind := cmp.Or(x11.ServerKind(in.config.XServer), x11.Xvfb)
+	program, err := guest.LookPath(kind.Program())
 	if err != nil {
-		return nil, errors.New("Xvfb not found: install package xvfb")
+		return nil, fmt.Errorf("%s not found: install package %s", kind.Program(), kind.Package())
 	}
 	if _, err := guest.LookPath("openbox"); err != nil {
 		return nil, errors.New("openbox not found: install package openbox")
 	}
 	in.server, err = x11.StartServer(ctx, x11.ServerOptions{
-		Dir: in.config.Folder, Program: program, Log: in.log.With("part", "x11"),
+		Dir: in.config.Folder, Kind: kind, Program: program, Log: in.log.With("part", "x11"),
 		MaxSize: media.Size{Width: int(in.config.MaxWidth), Height: int(in.config.MaxHeight)},
 	})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"penstock.dev/penstock/internal/hostnet/rootless"
 	"penstock.dev/penstock/internal/nameserver"
 	"penstock.dev/penstock/internal/sqlite"
+	"penstock.dev/penstock/internal/x11"
 )
 
 // serverConfig is what a server is told: `penstock dev` by flags, `penstock serve` by the keys of a file that stand for the same flags.
@@ -43,6 +44,7 @@ type serverConfig struct {
 	flowLogs   flowLogConfig
 	audit      auditConfig
 	keyFile    string
+	xServer    string
 	key        []byte // its content; nil for none
 	accountID  string // of a data directory that has none yet; "": any
 	limits     limitsConfig
@@ -98,6 +100,7 @@ func (c *serverConfig) flags(fs *flag.FlagSet) {
 	c.flowLogs.flags(fs)
 	c.audit.flags(fs)
 	fs.StringVar(&c.keyFile, "key-file", "", "`file` with a key or passphrase that seals what is secret in the data directory")
+	fs.StringVar(&c.xServer, "x-server", string(x11.Xvfb), "X server of instances: xvfb (screens to 5120x2880) or xvnc (to 7680x4320, so two monitors of 4K)")
 	c.signIn.flags(fs)
 	fs.TextVar(&c.logLevel, "log-level", slog.LevelWarn, "least `level` that is logged: debug, info, warn or error")
 }
@@ -108,6 +111,9 @@ func (c *serverConfig) check() error {
 	case netLoopback, netKernel, netRootless:
 	default:
 		return fmt.Errorf("--net %q is not loopback, kernel or rootless", c.net)
+	}
+	if x11.ServerKind(c.xServer).Program() == "" {
+		return fmt.Errorf("--x-server %q is not xvfb or xvnc", c.xServer)
 	}
 	if len(c.attach) > 0 && c.net != netKernel {
 		return errors.New("--attach goes with --net kernel")

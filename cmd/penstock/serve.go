@@ -33,6 +33,7 @@ type serveFile struct {
 	Region    string         `json:"region"`
 	AccountID string         `json:"accountId"`
 	KeyFile   string         `json:"keyFile" flag:"key-file,path"`
+	XServer   string         `json:"xServer" flag:"x-server"`
 	API       serveAPI       `json:"api"`
 	Public    servePublic    `json:"public"`
 	Network   serveNetwork   `json:"network"`

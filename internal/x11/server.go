@@ -24,18 +24,59 @@ import (
 	"penstock.dev/penstock/internal/media"
 )
 
+// ServerKind is a program that plays a display without a screen.
+type ServerKind string
+
+// The kinds. Xvfb has its greatest screen in memory from the start; Xvnc, with its VNC port closed, takes what the
+// present one needs, and so can have larger ones.
+const (
+	Xvfb ServerKind = "xvfb"
+	Xvnc ServerKind = "xvnc"
+)
+
+// Program is the name of the kind's program; empty for a kind that there is not.
+func (k ServerKind) Program() string {
+	return map[ServerKind]string{Xvfb: "Xvfb", Xvnc: "Xvnc"}[k]
+}
+
+// Package is the Debian package that has the program.
+func (k ServerKind) Package() string {
+	return map[ServerKind]string{Xvfb: "xvfb", Xvnc: "tigervnc-standalone-server"}[k]
+}
+
+// maxSize is the largest screen by default. Tiles count to 256 in each direction, and viewers take 64 million pixels.
+func (k ServerKind) maxSize() media.Size {
+	if k == Xvnc {
+		return media.Size{Width: 7680, Height: 4320}
+	}
+	return media.Size{Width: 5120, Height: 2880}
+}
+
+// arguments are the kind's own, for screens up to size.
+func (k ServerKind) arguments(size media.Size) []string {
+	if k == Xvnc {
+		// Nobody comes by VNC: no port, no socket, and the first message of one would be refused.
+		return []string{
+			"-geometry", "1280x800", "-depth", "24", "-rfbport", "-1", "-SecurityTypes", "None", "-AcceptSetDesktopSize=0",
+		}
+	}
+	return []string{"-screen", "0", fmt.Sprintf("%dx%dx24", size.Width, size.Height)}
+}
+
 // ServerOptions says how to start an X server. Zero values work except for Dir.
 type ServerOptions struct {
 	// Dir is an existing directory that only this user can enter; the cookie file "Xauthority" goes there.
 	Dir string
-	// Program is the X server; "Xvfb" from PATH by default.
+	// Kind is Xvfb by default.
+	Kind ServerKind
+	// Program is the X server; the kind's from PATH by default.
 	Program string
-	// MaxSize is the largest screen that Resize can make; 5120×2880 by default.
+	// MaxSize is the largest screen that Resize can make; 5120×2880 by default, with Xvnc 7680×4320.
 	MaxSize media.Size
 	Log     *slog.Logger
 }
 
-// Server is a running Xvfb with a display and a cookie of its own. It dies with this process.
+// Server is a running X server with a display and a cookie of its own. It dies with this process.
 type Server struct {
 	display int
 	lock    displayLock
@@ -58,7 +99,7 @@ const (
 	maxLogLine   = 1000
 )
 
-// StartServer starts Xvfb on a free display and returns when it accepts connections. ctx bounds the start
+// StartServer starts an X server on a free display and returns when it accepts connections. ctx bounds the start
 // only; Close ends the server.
 func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	display, lock, err := lockDisplay()
@@ -73,11 +114,17 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 }
 
 func launch(ctx context.Context, o ServerOptions, display int, lock displayLock) (*Server, error) {
+	if o.Kind == "" {
+		o.Kind = Xvfb
+	}
+	if o.Kind.Program() == "" {
+		return nil, fmt.Errorf("X server %q: there are xvfb and xvnc", o.Kind)
+	}
 	if o.Program == "" {
-		o.Program = "Xvfb"
+		o.Program = o.Kind.Program()
 	}
 	if o.MaxSize == (media.Size{}) {
-		o.MaxSize = media.Size{Width: 5120, Height: 2880}
+		o.MaxSize = o.Kind.maxSize()
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -102,14 +149,13 @@ func launch(ctx context.Context, o ServerOptions, display int, lock displayLock)
 		_ = readyWrite.Close()
 		return nil, fmt.Errorf("start %s: %w", o.Program, err)
 	}
-	cmd := exec.Command(o.Program, //nolint:noctx // it outlives the start; Close ends it
+	cmd := exec.Command(o.Program, append(o.Kind.arguments(o.MaxSize), //nolint:noctx // it outlives the start; Close ends it
 		s.Display(), "-displayfd", "3",
-		"-screen", "0", fmt.Sprintf("%dx%dx24", o.MaxSize.Width, o.MaxSize.Height),
 		"-noreset", // without it, modes vanish when the last client leaves
 		"-nolisten", "tcp", "-nolisten", "local",
 		"-auth", s.auth,
 		"-dpi", "96",
-		"+extension", "GLX", "+extension", "RANDR")
+		"+extension", "GLX", "+extension", "RANDR")...)
 	cmd.Stderr = stderrWrite
 	cmd.ExtraFiles = []*os.File{readyWrite}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

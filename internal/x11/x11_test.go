@@ -2,6 +2,7 @@ package x11
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,11 +42,19 @@ func TestMain(m *testing.M) {
 // startServer starts an X server for the test, or skips when there is none.
 func startServer(t testing.TB) *Server {
 	t.Helper()
-	if _, err := exec.LookPath("Xvfb"); err != nil {
-		t.Skip("needs Xvfb (Debian package xvfb)")
+	return startKind(t, testKind)
+}
+
+// testKind is the server that the tests use; TestAgainstXvnc runs them again with the other one.
+var testKind = cmp.Or(ServerKind(os.Getenv("PENSTOCK_TEST_X_SERVER")), Xvfb)
+
+func startKind(t testing.TB, kind ServerKind) *Server {
+	t.Helper()
+	if _, err := exec.LookPath(kind.Program()); err != nil {
+		t.Skipf("needs %s (Debian package %s)", kind.Program(), kind.Package())
 	}
 	s, err := StartServer(t.Context(), ServerOptions{
-		Dir: t.TempDir(), MaxSize: media.Size{Width: 2560, Height: 1440},
+		Dir: t.TempDir(), Kind: kind, MaxSize: media.Size{Width: 2560, Height: 1440},
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {

@@ -46,7 +46,8 @@ type Options struct {
 	UIDs       UIDs   // users for instances when the server is root
 	MaxWidth   uint16 // greatest screen; 0: the agent's default
 	MaxHeight  uint16
-	Debug      bool // agents log more
+	XServer    string // xvfb or xvnc; empty: the agent's default
+	Debug      bool   // agents log more
 	Log        *slog.Logger
 }
 

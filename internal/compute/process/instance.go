@@ -214,7 +214,7 @@ func (in *instance) live(c *child, rec record, lock *uidLock) {
 	if in.why() == nil {
 		if err := in.send(&linkapi.Message{Configure: &linkapi.Configure{
 			Instance: string(in.id), Folder: rec.Folder, Home: rec.Folder + "/home", OwnUser: rec.UID != 0,
-			MaxWidth: in.driver.opts.MaxWidth, MaxHeight: in.driver.opts.MaxHeight, Debug: in.driver.opts.Debug,
+			MaxWidth: in.driver.opts.MaxWidth, MaxHeight: in.driver.opts.MaxHeight, XServer: in.driver.opts.XServer, Debug: in.driver.opts.Debug,
 		}}); err != nil {
 			in.log.Debug("agent did not take its configuration", "error", err) // its end says why
 		}

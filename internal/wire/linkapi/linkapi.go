@@ -39,6 +39,7 @@ type Configure struct {
 	OwnUser   bool   `json:"ownUser,omitempty"`   // nothing else runs under the agent's uid
 	MaxWidth  uint16 `json:"maxWidth,omitempty"`  // greatest screen, 0: the agent's default
 	MaxHeight uint16 `json:"maxHeight,omitempty"` //
+	XServer   string `json:"xServer,omitempty"`   // xvfb or xvnc; empty: the agent's default
 	Debug     bool   `json:"debug,omitempty"`     // log more
 }
 

@@ -18,7 +18,7 @@ import (
 func messages() map[string]*Message {
 	return map[string]*Message{
 		"configure": {Configure: &Configure{
-			Instance: "i-0123456789abcdef0", Folder: "/run/penstock/x", Home: "/run/penstock/x/home", OwnUser: true, MaxWidth: 2560, MaxHeight: 1440,
+			Instance: "i-0123456789abcdef0", Folder: "/run/penstock/x", Home: "/run/penstock/x/home", OwnUser: true, MaxWidth: 2560, MaxHeight: 1440, XServer: "xvnc",
 		}},
 		"ready": {Ready: &Ready{Display: ":100", Xauthority: "/run/penstock/x/xauthority", PID: 4711, PublicKey: []byte{1, 2, 3}, Socket: "/run/penstock/x/viewer.sock"}},
 		"begin": {Begin: &Begin{
