@@ -161,6 +161,7 @@ export class Display {
   #watchDue = 0;
   #progressAt = 0;
   #age = new FrameAge();
+  readonly #drawTiles = (raw: Uint8Array): number => drawTiles(this.#picture as Picture, raw);
   readonly stats: DisplayStats = emptyStats();
 
   constructor(
@@ -448,7 +449,7 @@ export class Display {
           break;
         case "tiles":
           this.#stream ??= this.#zstdReady?.stream();
-          this.#stream?.decode(section.data, section.rawLength, (raw) => drawTiles(picture, raw));
+          this.#stream?.decode(section.data, section.rawLength, this.#drawTiles);
           break;
         case "jpeg":
         case "video": {

@@ -28,6 +28,9 @@ export class Picture {
   readonly #right: Uint16Array;
   readonly #readBack: ReadBack | undefined;
   #changed = false;
+  /** What takeChanges returns, and boxes for it: nothing is allocated for each update. */
+  readonly #boxes: Box[] = [];
+  readonly #spares: Box[] = [];
   /** Where the canvas is newer; the boxes do not overlap. */
   #behind: Box[] = [];
 
@@ -144,10 +147,11 @@ export class Picture {
 
   /**
    * The changed parts as few boxes, and forgets them. Together they cover every change and nothing that is
-   * newer on the canvas.
+   * newer on the canvas. What is returned is good until the next call.
    */
-  takeChanges(): Box[] {
-    const boxes: Box[] = [];
+  takeChanges(): readonly Box[] {
+    const boxes = this.#boxes;
+    boxes.length = 0;
     if (!this.#changed) {
       return boxes;
     }
@@ -176,15 +180,24 @@ export class Picture {
           continue;
         }
       }
-      open = { x: left, y, width: right - left, height };
+      open = this.#spares[boxes.length] ?? { x: 0, y: 0, width: 0, height: 0 };
+      this.#spares[boxes.length] = open;
+      open.x = left;
+      open.y = y;
+      open.width = right - left;
+      open.height = height;
       boxes.push(open);
     }
-    return this.#behind.length === 0 ? boxes : this.#behind.reduce(without, boxes);
+    let outside: readonly Box[] = boxes;
+    for (const hole of this.#behind) {
+      outside = without(outside, hole);
+    }
+    return outside;
   }
 }
 
 /** What is left of boxes outside hole. */
-function without(boxes: Box[], hole: Box): Box[] {
+function without(boxes: readonly Box[], hole: Box): Box[] {
   return boxes.flatMap((box) => {
     const left = Math.max(box.x, hole.x);
     const right = Math.min(box.x + box.width, hole.x + hole.width);
