@@ -247,6 +247,43 @@ func TestPresignedGet(t *testing.T) {
 	}
 }
 
+// TestReplayBounds: who can read a signed request can send it again for as long as AWS lets it be sent late, and no longer, and never changed.
+func TestReplayBounds(t *testing.T) {
+	t.Parallel()
+	f := newFront(t, Options{}, testOperations()...)
+	at := func(d time.Duration) { f.options.Now = func() time.Time { return now.Add(d) } }
+	signed := func() *http.Request { return ec2Call("Action=DescribeVpcs").request(t) } // the same bytes each time
+	temporaryCall := func() *http.Request { c := stsCall(); c.key = temporary; return c.request(t) }
+	presigned := func() *http.Request {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://api.test/?Action=GetCallerIdentity"+stsVersion, nil)
+		sigv4.Presign(r, nil, root, region, "sts", now, 7*24*time.Hour)
+		return r
+	}
+	changed := func() *http.Request {
+		r := signed()
+		r.Body = io.NopCloser(strings.NewReader("Action=DescribeVpcs" + ec2Version + "&VpcId.1=vpc-1"))
+		r.ContentLength = -1
+		return r
+	}
+	for _, tc := range []struct {
+		name    string
+		request func() *http.Request
+		after   time.Duration
+		code    string
+	}{
+		{"at once", signed, 0, ""}, {"again", signed, 0, ""}, {"at the end of its time", signed, 5 * time.Minute, ""},
+		{"later", signed, 5*time.Minute + time.Second, "RequestExpired"}, {"a day later", signed, 24 * time.Hour, "RequestExpired"},
+		{"with another body", changed, 0, "AuthFailure"},
+		{"presigned, again", presigned, time.Hour, ""}, {"presigned, after seven days", presigned, 7*24*time.Hour + time.Second, "SignatureDoesNotMatch"},
+		{"of a session that goes on", temporaryCall, 5 * time.Minute, ""}, {"of a session that ended, late too", temporaryCall, 2 * time.Hour, "SignatureDoesNotMatch"},
+	} {
+		at(tc.after)
+		if got := f.do(tc.request()); got.code != tc.code || (tc.code == "") != (got.status == http.StatusOK) {
+			t.Errorf("%s: got %d %s: %s, want %s", tc.name, got.status, got.code, got.message, tc.code)
+		}
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, Options{}, testOperations()...)
