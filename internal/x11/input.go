@@ -44,7 +44,7 @@ func (s *Server) OpenInput() (*Input, error) {
 	in := &Input{log: s.log, held: map[string]uint8{}, bindings: newBindings(), follower: newFollower()}
 	var opened atomic.Pointer[xkb] // events come before the extension's numbers are known
 	c, err := dial(s.display, s.cookie, func(ev []byte) {
-		if x := opened.Load(); ev[0]&0x7f == eventMapping || x != nil && x.foreign(ev) {
+		if x := opened.Load(); x != nil && x.foreign(ev) {
 			in.stale.Store(true)
 		}
 	}, func(e *xError) { s.log.Debug("X request was refused", "error", e) })

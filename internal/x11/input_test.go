@@ -131,7 +131,7 @@ func describe(m *keymap, ev [32]byte) string {
 		case group == 1:
 			column += 2
 		case row[0].keypad() && state&numLock != 0:
-			column = 1
+			column = 1 - column
 		}
 		if state&lock != 0 {
 			return verb + "caps"

@@ -1,5 +1,7 @@
 package x11
 
+import "slices"
+
 // evdevKeycodes are the X keycodes of the places of keys, by KeyboardEvent.code: the kernel's key number and 8 (Linux
 // input-event-codes.h; UI Events KeyboardEvent code Values).
 var evdevKeycodes = map[string]uint8{
@@ -46,12 +48,7 @@ var spareKeycodes = func() (list []uint8) {
 }()
 
 func isSpare(keycode uint8) bool {
-	for _, spare := range spareKeycodes {
-		if spare == keycode {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(spareKeycodes, keycode)
 }
 
 // keypad reports whether a place is one of those that NumLock changes.

@@ -81,8 +81,12 @@ type level struct {
 
 // levels are in the order in which a character is looked for.
 var levels = [...]level{
-	{column: 0}, {column: 1, shift: true}, {column: 4, level3: true}, {column: 5, level3: true, shift: true},
-	{column: 2, group: 1}, {column: 3, shift: true, group: 1},
+	{column: 0},
+	{column: 1, shift: true},
+	{column: 4, level3: true},
+	{column: 5, level3: true, shift: true},
+	{column: 2, group: 1},
+	{column: 3, shift: true, group: 1},
 }
 
 // index finds the characters.

@@ -150,6 +150,16 @@ func namedKeysym(code, key string) keysym {
 		return 0xff67
 	case "Find":
 		return 0xff68
+	case "NonConvert":
+		return 0xff22
+	case "Convert":
+		return 0xff23
+	case "KanaMode":
+		return 0xff2d
+	case "HangulMode":
+		return 0xff31
+	case "HanjaMode":
+		return 0xff34
 	case "Cancel":
 		return 0xff69
 	case "Help":

@@ -28,7 +28,7 @@ func (in *Input) key(k media.Key) {
 	case "":
 		in.pressPlace(name, k)
 		return
-	case "Dead", "Process", "Unidentified":
+	case "Dead", "Process", "Unidentified", "Compose":
 		return // the text that comes of it follows as a character or as text
 	case "CapsLock", "NumLock", "AltGraph", "Fn", "FnLock", "Symbol", "SymbolLock":
 		return // the browser applies them to the characters that it names

@@ -54,12 +54,15 @@ func (x xkb) foreign(ev []byte) bool {
 	}
 	switch ev[1] {
 	case xkbNewKeyboardKind:
-		return true
+		return ev[14] == x.opcode && ev[15] == xkbGetKbdByName // and not because another device sent the first key
 	case xkbMapKind:
-		const keysyms, actions, explicit = 1 << 1, 1 << 4, 1 << 3
+		const types, keysyms, modifiers, virtual, virtualMap = 1 << 0, 1 << 1, 1 << 2, 1 << 6, 1 << 7
 		changed := le.Uint16(ev[10:])
-		if changed&^(keysyms|actions|explicit) != 0 || changed&keysyms == 0 {
-			return changed&keysyms != 0
+		if changed&(types|modifiers|virtual|virtualMap) != 0 {
+			return true
+		}
+		if changed&keysyms == 0 {
+			return false
 		}
 		first, count := int(ev[16]), int(ev[17])
 		for keycode := first; keycode < first+count; keycode++ {

@@ -7,6 +7,14 @@ export const texts = {
   keyboardLabel:
     "Keyboard of the remote session. Press Control, Alt, Shift and Q together to move to the toolbar.",
   toolbar: "Session",
+  screenKeyboard: "Keyboard",
+  keysByPlace:
+    "Keys go by their place now: the session's own keyboard decides what they make. Ctrl+Alt+Shift+K goes back.",
+  keysByCharacter: "Keys go by their character again.",
+  commandIsControl: "⌘ is Ctrl in the session. Ctrl+Alt+Shift+C goes back.",
+  commandIsSuper: "⌘ is the Super key in the session.",
+  textTooLong: (most: number) =>
+    `The text was not typed: it has more than ${most.toLocaleString("en")} characters.`,
   fullScreen: "Full screen",
   leaveFullScreen: "Leave full screen",
   second: "Second monitor",
@@ -25,7 +33,7 @@ export const texts = {
   zoomedTo: (percent: number) => `${percent} %: fit the window`,
   endSession: "End session",
   leaveHint:
-    "Ctrl+Alt+Shift+Q moves the keyboard from the session to this toolbar; Escape moves it back. With Ctrl+Alt+Shift: F full screen, M second monitor, S quality, + and − zoom, 0 fit, 1 pixel for pixel, arrows pan.",
+    "Ctrl+Alt+Shift+Q moves the keyboard from the session to this toolbar; Escape moves it back. With Ctrl+Alt+Shift: F full screen, M second monitor, S quality, + and − zoom, 0 fit, 1 pixel for pixel, arrows pan, L locks the pointer, K keys by place, C ⌘ as Ctrl.",
   connecting: "Connecting…",
   starting: "Waiting for the first picture…",
   reconnecting: "The connection was lost. Reconnecting…",

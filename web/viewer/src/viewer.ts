@@ -54,6 +54,8 @@ export interface ViewerEvents {
   second: boolean;
   /** The user asked by keyboard to leave the session's keyboard focus. */
   leaveKeyboard: undefined;
+  /** Something for the user to read. */
+  told: string;
   /** A text was longer than can be typed; none of it was. */
   inputRefused: undefined;
 }
@@ -337,6 +339,11 @@ export class Viewer {
   /** Gives the keyboard to the session. */
   focus(): void {
     this.#field.focus({ preventScroll: true });
+  }
+
+  /** Has the page show something to read. */
+  tell(text: string): void {
+    this.#emit("told", text);
   }
 
   /** Opens or closes the screen keyboard of a phone or tablet; from a gesture of the user's. */

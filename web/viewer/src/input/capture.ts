@@ -148,7 +148,9 @@ export function captureInput(options: CaptureOptions): Capture {
   stage.addEventListener(
     "pointerdown",
     (event) => {
-      event.preventDefault();
+      if (event.pointerType !== "mouse") {
+        event.preventDefault(); // a mouse has its mouseup, which would leave the page, prevented below
+      }
       if (event.isPrimary && !isLocked()) {
         stage.setPointerCapture(event.pointerId);
       }

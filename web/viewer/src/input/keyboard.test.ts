@@ -124,3 +124,74 @@ it("releases what Meta kept from being heard", () => {
     { code: "KeyC", down: false },
   ]);
 });
+
+it("takes AltGr of Windows for what it is, and not for the way out", () => {
+  let now = 0;
+  const sent: InputWithoutSeq[] = [];
+  const keys = new Keyboard(
+    (input) => sent.push(input),
+    {},
+    () => now,
+  );
+  const both = { ctrlKey: true, altKey: true };
+  keys.keyDown(event("ControlLeft", "Control", { ctrlKey: true }));
+  now += 1;
+  keys.keyDown(event("AltRight", "AltGraph", both));
+  expect(sent.at(-2)).toMatchObject({ code: "ControlLeft", down: false });
+  keys.keyDown(event("KeyQ", "@", both));
+  expect(sent.at(-1)).toMatchObject({ key: "@", flags: 4 | 8 | 32 });
+  expect(keys.keyDown(event("KeyQ", "Ω", { ...both, shiftKey: true }))).toBe("session");
+  const before = sent.length;
+  keys.keyUp(event("ControlLeft", "Control", { altKey: true }));
+  expect(sent).toHaveLength(before);
+  keys.keyUp(event("AltRight", "AltGraph"));
+  keys.keyDown(event("KeyA", "a"));
+  expect(sent.at(-1)).toMatchObject({ key: "a", flags: 0 });
+});
+
+it("makes ⌘ Control and Option AltGr on a Mac", () => {
+  const sent: InputWithoutSeq[] = [];
+  const keys = new Keyboard((input) => sent.push(input), { mac: true, commandIsControl: true });
+  keys.keyDown(event("MetaLeft", "Meta", { metaKey: true }));
+  keys.keyDown(event("KeyC", "c", { metaKey: true }));
+  keys.keyUp(event("MetaLeft", "Meta"));
+  keys.keyDown(event("KeyL", "@", { altKey: true }));
+  keys.keyDown(event("F4", "F4", { altKey: true }));
+  expect(sent).toMatchObject([
+    { key: "Control", down: true, flags: 4 },
+    { key: "c", down: true, flags: 4 },
+    { key: "Control", down: false },
+    { key: "c", down: false },
+    { key: "@", flags: 8 | 32 },
+    { key: "F4", flags: 8 },
+  ]);
+});
+
+it("sends places alone when asked to, dead keys too", () => {
+  const { keys, sent } = keyboard();
+  keys.settings.byPlace = true;
+  expect(keys.keyDown(event("Equal", "Dead"))).toBe("session");
+  keys.keyDown(event("KeyE", "é"));
+  expect(sent).toMatchObject([
+    { code: "Equal", key: "" },
+    { code: "KeyE", key: "" },
+  ]);
+});
+
+it("joins halves of characters that come as keys, and drops lone ones", () => {
+  const { keys, sent } = keyboard();
+  keys.keyDown(event("", "\ud83d"));
+  keys.keyDown(event("", "\ude00"));
+  keys.keyDown(event("", "\ude00"));
+  keys.text("a\ud83db\ude00");
+  expect(sent).toEqual([
+    { kind: "text", text: "😀" },
+    { kind: "text", text: "ab" },
+  ]);
+});
+
+it("refuses ten million characters at once", () => {
+  const { keys, sent } = keyboard();
+  expect(keys.text("x".repeat(10_000_000))).toBe(false);
+  expect(sent).toEqual([]);
+});

@@ -70,7 +70,7 @@ export class Keyboard {
       this.releaseAll();
       return "leave";
     }
-    if (belongsToComposition(event) && !(this.settings.byPlace && event.key === "Dead")) {
+    if (belongsToComposition(event) && !(this.settings.byPlace && isDead(event))) {
       return "browser";
     }
     const surrogate = this.#joinSurrogates(event.key);
@@ -226,11 +226,15 @@ function belongsToComposition(event: KeyLike): boolean {
   return (
     event.isComposing ||
     event.keyCode === 229 ||
-    event.key === "Dead" ||
+    isDead(event) ||
     event.key === "Process" ||
     event.key === "Unidentified" ||
     event.key === ""
   );
+}
+
+function isDead({ key }: KeyLike): boolean {
+  return key === "Dead" || key === "Compose";
 }
 
 function isMeta(event: KeyLike): boolean {

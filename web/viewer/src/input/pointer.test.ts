@@ -101,3 +101,20 @@ it("sends the waiting move before a wheel", () => {
   p.wheel({ x: 2, y: 2 }, { deltaX: 0, deltaY: 100, deltaMode: 0 });
   expect(sent.map(({ kind }) => kind)).toEqual(["pointer", "pointer", "wheel"]);
 });
+
+it("gathers movements of a locked pointer, and sends them before a button and a wheel", () => {
+  const { pointer: p, sent, clock } = pointer();
+  expect(p.moveBy(1.5, 0, 0)).toBe(false);
+  clock.now += 2;
+  expect(p.moveBy(0.25, -3, 0)).toBe(true);
+  expect(p.moveBy(0.5, -3, 1)).toBe(false);
+  clock.now += 1;
+  p.moveBy(4, 0, 1);
+  p.wheel({ x: 9, y: 9 }, { deltaX: 0, deltaY: 100, deltaMode: 0 });
+  expect(sent).toEqual([
+    { kind: "relative", dx: 1, dy: 0, buttons: 0 },
+    { kind: "relative", dx: 1, dy: -6, buttons: 1 },
+    { kind: "relative", dx: 4, dy: 0, buttons: 1 },
+    { kind: "wheel", x: 9, y: 9, dx: 0, dy: 120 },
+  ]);
+});

@@ -1,4 +1,6 @@
 // The page that the endpoint serves: one Viewer, a toolbar, and what the user reads when it does not stream.
+
+import { maxText } from "../input/keyboard.ts";
 import type { EndReason } from "../session/end_reason.ts";
 import type { SessionState } from "../session/session.ts";
 import { endText, texts } from "../texts.ts";
@@ -69,6 +71,8 @@ viewer.on("state", (state) => {
     state === "reconnecting" ? texts.reconnecting : state === "streaming" ? texts.connected : "";
 });
 viewer.on("notice", ({ text }) => tell(text));
+viewer.on("told", (text) => tell(text));
+viewer.on("inputRefused", () => tell(texts.textTooLong(maxText)));
 viewer.on("limited", (size) => size && tell(texts.limited(size.width, size.height)));
 
 /** Shows something to read until it is dismissed; the newest five stay. */

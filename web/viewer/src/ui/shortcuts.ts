@@ -7,7 +7,9 @@ export function listenForShortcuts(target: Window, keys: Shortcuts, signal: Abor
     "keydown",
     (event) => {
       const action = keys[event.code];
-      if (action === undefined || !event.ctrlKey || !event.altKey || !event.shiftKey) {
+      // AltGr, which some browsers tell of as Control and Alt, makes characters.
+      const graph = event.getModifierState("AltGraph");
+      if (action === undefined || !event.ctrlKey || !event.altKey || !event.shiftKey || graph) {
         return;
       }
       event.preventDefault();

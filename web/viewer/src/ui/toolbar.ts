@@ -8,6 +8,7 @@ import { listenForShortcuts } from "./shortcuts.ts";
 const icons = {
   full: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
   leaveFull: "M9 4v5H4M15 4v5h5M9 20v-5H4M15 20v-5h5",
+  keyboard: "M3 7h18v10H3zM7 11h.01M11 11h.01M15 11h.01M8 14h8",
   minus: "M5 12h14",
   plus: "M12 5v14M5 12h14",
   second: "M3 5h8v9H3zM13 5h8v9h-8zM5 19h4M15 19h4",
@@ -84,6 +85,10 @@ export class Toolbar {
       this.#qualityButton,
       end,
     );
+    // Where there are fingers there may be no keys; elsewhere the button would do nothing.
+    if (matchMedia("(any-pointer: coarse)").matches) {
+      this.#qualityButton.before(this.#keyboardButton());
+    }
     const grip = element("div", { class: "grip", "aria-hidden": "true" });
     this.element = element("div", { class: "toolbar" }, grip, bar, this.#quality.element, dialog);
     bar.addEventListener("keydown", (event) => this.#keyDown(event));
@@ -111,6 +116,15 @@ export class Toolbar {
         KeyF: () => void this.#toggleFullScreen(),
         KeyM: () => this.#toggleSecond(),
         KeyS: () => this.#toggleQuality(),
+        KeyL: () => viewer.lockPointer(true),
+        KeyK: () => {
+          viewer.keysByPlace = !viewer.keysByPlace;
+          viewer.tell(viewer.keysByPlace ? texts.keysByPlace : texts.keysByCharacter);
+        },
+        KeyC: () => {
+          viewer.commandIsControl = !viewer.commandIsControl;
+          viewer.tell(viewer.commandIsControl ? texts.commandIsControl : texts.commandIsSuper);
+        },
         Equal: () => viewer.zoomStep(1),
         NumpadAdd: () => viewer.zoomStep(1),
         Minus: () => viewer.zoomStep(-1),
@@ -134,6 +148,17 @@ export class Toolbar {
     this.#quality.toggle(false);
     this.#abort.abort();
     this.element.remove();
+  }
+
+  /** Opens and closes the screen keyboard of a phone. */
+  #keyboardButton(): HTMLButtonElement {
+    const toggle = button(texts.screenKeyboard, icons.keyboard, () => {
+      const shown = toggle.getAttribute("aria-pressed") !== "true";
+      toggle.setAttribute("aria-pressed", String(shown));
+      this.#viewer.showKeyboard(shown);
+    });
+    toggle.setAttribute("aria-pressed", "false");
+    return toggle;
   }
 
   #keyDown(event: KeyboardEvent): void {
