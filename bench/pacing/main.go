@@ -110,7 +110,7 @@ func measure(ctx context.Context, r *Result, length time.Duration) error {
 		return err
 	}
 	defer link.Close()
-	session, err := slowlink.Start(link, func(c media.Codecs) (media.Encoder, error) { return encode.NewTiles(c) })
+	session, err := slowlink.Start(link, func(c media.Codecs) (media.Encoder, error) { return encode.NewTiles(c, encode.Options{}) })
 	if err != nil {
 		return err
 	}

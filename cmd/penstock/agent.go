@@ -260,7 +260,9 @@ func (in *guestInstance) start(ctx context.Context) (*linkapi.Ready, error) {
 	}
 	in.agent, err = agent.New(agent.Options{
 		Screen: in.screen, Input: in.input, Log: in.log.With("part", "agent"),
-		NewEncoder: func(codecs media.Codecs) (media.Encoder, error) { return encode.NewTiles(codecs) },
+		NewEncoder: func(codecs media.Codecs) (media.Encoder, error) {
+			return encode.NewTiles(codecs, encode.Options{Lossy: in.codecs, Log: in.log.With("part", "encoder")})
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -1,15 +1,18 @@
-// Package encode turns captured pixels into packets: copies of what moved, fills, and lossless palette tiles
-// in one zstd stream an epoch (docs/protocol.md, "Display"). Decoder is the other direction, for tests and
-// measurements.
+// Package encode turns captured pixels into packets: copies of what moved, fills, lossless palette tiles in one
+// zstd stream an epoch, and, for moving pictures and for photographs on slow links, video regions and JPEG, which
+// lossless tiles replace when the picture has come to rest (docs/protocol.md, "Display"; docs/adr/0030). Decoder
+// is the other direction, for tests and measurements.
 package encode
 
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 
 	"github.com/klauspost/compress/zstd"
 
 	"penstock.dev/penstock/internal/media"
+	"penstock.dev/penstock/internal/video"
 	"penstock.dev/penstock/internal/wire/channel"
 )
 
@@ -22,13 +25,14 @@ const (
 	rgb = 0x00ffffff
 )
 
-// Tiles is the lossless encoder. It keeps the viewer's picture, finds what moved in it, sends only tiles that
-// differ after that, and allocates nothing in its steady state. One goroutine at a time may use it.
+// Tiles is the encoder. It keeps the picture that the viewer should have, finds what moved in it, sends only what
+// differs after that, and allocates nothing in its steady state. It knows which tiles the viewer has with losses.
+// One goroutine at a time may use it.
 type Tiles struct {
 	codecs        media.Codecs
 	size          media.Size
 	columns, rows int
-	shadow        []uint32 // what the viewer has: 0x00RRGGBB, row by row
+	shadow        []uint32 // what the viewer has, but for losses: 0x00RRGGBB, row by row
 	dirty         []bool   // by tile
 	dirtyCount    int
 	next          int // the tile to go on with, so that none waits for ever behind a limit
@@ -47,15 +51,33 @@ type Tiles struct {
 	out     bytes.Buffer
 	zstd    *zstd.Encoder
 	palette palette
-	section [3]media.Section
+	section []media.Section
 	moved   []byte // bodies of the sections
 	filled  []byte
 	packet  media.Packet
+
+	now uint64 // µs, of the present update
+	lossyState
+	videoState
+	sent       []media.Section // video of the present update
+	jpeg       []byte          // bodies of its JPEG sections
+	jpegEnds   []int           // where each of them ends
+	jpegFailed bool
+	coded      int  // bytes of video and JPEG in the present update
+	ready      int  // tiles that wait to be packed
+	later      bool // some photographic tiles wait for the next packet
+	lossyCopy  bool // a copy of the present update moves lossy pixels
+}
+
+// Options are what an encoder may use beside lossless tiles. The zero value is nothing.
+type Options struct {
+	Lossy Lossy // nil: the encoder is lossless
+	Log   *slog.Logger
 }
 
 // NewTiles makes an encoder for a viewer that has these codecs; CodecTiles must be one of them. Begin must
 // come before Encode.
-func NewTiles(codecs media.Codecs) (*Tiles, error) {
+func NewTiles(codecs media.Codecs, o Options) (*Tiles, error) {
 	z, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithEncoderConcurrency(1), // compress in the calling goroutine
@@ -65,11 +87,26 @@ func NewTiles(codecs media.Codecs) (*Tiles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make zstd encoder: %w", err)
 	}
-	return &Tiles{codecs: codecs, zstd: z}, nil
+	t := &Tiles{codecs: codecs, zstd: z}
+	t.lossyCodecs, t.log = o.Lossy, o.Log
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
+	if o.Lossy != nil {
+		offered := map[video.Codec]media.Codecs{video.H264: media.CodecH264, video.VP8: media.CodecVP8}
+		for _, c := range o.Lossy.Codecs() {
+			if codecs&offered[c] != 0 {
+				t.codec = c
+				break
+			}
+		}
+	}
+	return t, nil
 }
 
 // Begin starts a new epoch: the viewer's picture is black and its zstd decoder starts anew.
 func (t *Tiles) Begin(size media.Size) {
+	same := size == t.size
 	t.size = size
 	t.columns = (size.Width + tileSize - 1) / tileSize
 	t.rows = (size.Height + tileSize - 1) / tileSize
@@ -82,13 +119,16 @@ func (t *Tiles) Begin(size media.Size) {
 	t.fresh = true
 	t.out.Reset()
 	t.zstd.Reset(&t.out)
+	t.beginLossy(same)
+	t.beginVideo()
 }
 
-// Due is false: nothing is sent with losses.
-func (t *Tiles) Due() (uint64, bool) { return 0, false }
-
-// Close frees nothing.
-func (t *Tiles) Close() {}
+// Close frees the encoders of video.
+func (t *Tiles) Close() {
+	for i := range t.regions {
+		t.stop(&t.regions[i])
+	}
+}
 
 // cleared is a slice of n zero values that reuses s where it can.
 func cleared[T any](s []T, n int) []T {
@@ -101,9 +141,14 @@ func cleared[T any](s []T, n int) []T {
 }
 
 // Encode takes the views into the viewer's picture and returns what differs, or nil when nothing does and
-// the epoch has begun. A packet ends with the tile that takes it, compressed, to about the limit.
+// the epoch has begun. A packet ends with the tile that takes it, compressed, to about the limit; frames of
+// video and JPEG pictures count too. When nothing waits, it refines.
 func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.Packet, error) {
+	t.now = max(t.now, now)
 	t.frames, t.copies, t.fills = t.frames[:0], t.copies[:0], t.fills[:0]
+	t.touched, t.sent, t.ends, t.jpegEnds = t.touched[:0], t.sent[:0], t.ends[:0], t.jpegEnds[:0]
+	t.jpeg, t.raw, t.lossyCopy = t.jpeg[:0], t.raw[:0], false
+	t.update++
 	for i := range views {
 		if err := t.look(&views[i]); err != nil {
 			return nil, err
@@ -115,28 +160,60 @@ func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.
 	for i := range t.frames {
 		t.take(&t.frames[i])
 	}
-	if t.dirtyCount == 0 && len(t.copies) == 0 && !t.fresh {
-		return nil, nil
-	}
-	t.packet = media.Packet{
-		Epoch: t.epoch, NewEpoch: t.fresh, Lossless: true,
-		CaptureMicros: now, Size: t.size,
-	}
-	t.fresh = false
+	t.out.Reset()
+	t.written = 0
+	t.planRegions()
+	t.coded = t.sendRegions(&q, views)
+	t.coded += t.sendJPEGs(&q)
+	t.countReady()
 	if err := t.fillPacket(views, q.Limit); err != nil {
 		return nil, err
 	}
+	if t.ready == 0 && len(t.raw)+len(t.solid) == 0 && !t.fresh {
+		t.refine(&q, len(views) > 0 || t.coded > 0)
+	}
 	t.addSolid()
-	t.packet.More = t.dirtyCount > 0
+	if len(t.raw)+len(t.copies)+len(t.fills)+len(t.sent)+len(t.ends)+len(t.jpegEnds) == 0 && !t.fresh {
+		return nil, nil
+	}
+	t.packet = media.Packet{
+		Epoch: t.epoch, NewEpoch: t.fresh, Lossless: len(t.sent)+len(t.jpegEnds) == 0 && !t.lossyCopy,
+		CaptureMicros: now, Size: t.size, More: t.ready > 0 || t.later || t.deferred,
+	}
+	t.fresh = false
 	return &t.packet, t.sections()
+}
+
+// countReady counts the dirty tiles that go with this packet or the next ones: not those that wait for a frame of
+// video, whose turn comes by itself, nor those that will be part of a JPEG picture.
+func (t *Tiles) countReady() {
+	t.ready = 0
+	for i := range t.dirty {
+		if t.isReady(i) {
+			t.ready++
+		}
+	}
+}
+
+func (t *Tiles) isReady(i int) bool { return t.dirty[i] && t.kinds[i] != tileLater && !t.held(i) }
+
+// send packs a tile that is ready.
+func (t *Tiles) send(i int) {
+	t.setDirty(i, false)
+	t.setLossy(i, false)
+	t.ready--
+	t.pack(i%t.columns, i/t.columns)
 }
 
 // solidRecord is the length of a solid tile's record.
 const solidRecord = 6
 
-// sections puts copies, fills and records into the packet, in this order.
+// sections puts what ends regions, copies, fills, records, JPEG pictures and video into the packet, in this order.
 func (t *Tiles) sections() error {
 	sections := t.section[:0]
+	for _, body := range t.ends {
+		sections = append(sections, media.Section{Kind: media.SectionVideo, Body: body})
+	}
 	if len(t.copies) > 0 {
 		t.moved = channel.AppendCopyBody(t.moved[:0], t.copies)
 		sections = append(sections, media.Section{Kind: media.SectionCopy, Body: t.moved})
@@ -151,7 +228,13 @@ func (t *Tiles) sections() error {
 		}
 		sections = append(sections, media.Section{Kind: media.SectionTiles, RawLength: len(t.raw), Body: t.out.Bytes()})
 	}
-	t.packet.Sections = sections
+	start := 0
+	for _, end := range t.jpegEnds {
+		sections = append(sections, media.Section{Kind: media.SectionJPEG, Body: t.jpeg[start:end:end]})
+		start = end
+	}
+	t.section = append(sections, t.sent...)
+	t.packet.Sections = t.section
 	return nil
 }
 

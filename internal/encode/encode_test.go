@@ -110,7 +110,7 @@ func TestPictureIsExact(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(3) {
 				s := newScreen(size, seed*100+uint64(i))
-				enc, err := encode.NewTiles(allCodecs)
+				enc, err := encode.NewTiles(allCodecs, encode.Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -174,7 +174,7 @@ func TestUnchangedIsNothing(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 300, Height: 200}
 	s := newScreen(size, 1)
-	enc, err := encode.NewTiles(allCodecs)
+	enc, err := encode.NewTiles(allCodecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestUnchangedIsNothing(t *testing.T) {
 func TestBlackScreen(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 70, Height: 70}
-	enc, err := encode.NewTiles(allCodecs)
+	enc, err := encode.NewTiles(allCodecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestBlackScreen(t *testing.T) {
 
 func TestBadView(t *testing.T) {
 	t.Parallel()
-	enc, err := encode.NewTiles(allCodecs)
+	enc, err := encode.NewTiles(allCodecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestLargestScreen(t *testing.T) {
 	if _, err := rng.Read(pix); err != nil {
 		t.Fatal(err)
 	}
-	enc, err := encode.NewTiles(allCodecs)
+	enc, err := encode.NewTiles(allCodecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +356,7 @@ func sum(picture []byte) string {
 func makeVectors(t *testing.T) []vector {
 	t.Helper()
 	var list []vector
-	enc, err := encode.NewTiles(media.CodecTiles) // so that every coding occurs
+	enc, err := encode.NewTiles(media.CodecTiles, encode.Options{}) // so that every coding occurs
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,7 +456,7 @@ func makeVectors(t *testing.T) []vector {
 	s.paint(image.Rect(10, 10, 20, 20), 2)
 	add("first tiles of an epoch that began black", s.view(image.Rect(10, 10, 20, 20)))
 
-	if enc, err = encode.NewTiles(allCodecs); err != nil {
+	if enc, err = encode.NewTiles(allCodecs, encode.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	size = media.Size{Width: 300, Height: 200}
@@ -541,7 +541,7 @@ func hd(b testing.TB) (*screen, *encode.Tiles) {
 	size := media.Size{Width: 1920, Height: 1080}
 	s := newScreen(size, 3)
 	s.text(size.Bounds())
-	enc, err := encode.NewTiles(allCodecs)
+	enc, err := encode.NewTiles(allCodecs, encode.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

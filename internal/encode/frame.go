@@ -125,6 +125,7 @@ func (t *Tiles) take(f *frame) {
 			}
 			if changed {
 				t.setDirty(i, true)
+				t.touch(i)
 			}
 		}
 	}

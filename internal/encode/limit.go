@@ -19,8 +19,6 @@ const (
 // alone, or else all in turn. Records are compressed as they come, because nobody knows before how small
 // they get: at a fixed number of records a page of text would take a slow link ten updates instead of one.
 func (t *Tiles) fillPacket(views []media.View, limit int) error {
-	t.raw, t.written = t.raw[:0], 0
-	t.out.Reset()
 	for i := range views {
 		if views[i].Prompt {
 			t.packView(&views[i], max(limit, mostPrompt))
@@ -29,16 +27,19 @@ func (t *Tiles) fillPacket(views []media.View, limit int) error {
 	if len(t.raw)+len(t.solid) > 0 {
 		return nil // whoever waits for it waits for nothing else
 	}
-	budget := limit
-	for t.dirtyCount > 0 {
+	budget := limit - t.coded
+	if budget <= 0 && t.coded > 0 {
+		return nil // the next packet has them
+	}
+	for t.ready > 0 {
 		t.packSome(budget)
-		if t.dirtyCount == 0 || len(t.raw) == t.written {
+		if t.ready == 0 || len(t.raw) == t.written {
 			break
 		}
 		if err := t.compress(); err != nil {
 			return err
 		}
-		left := limit - t.out.Len() - solidRecord*len(t.solid)
+		left := limit - t.coded - t.out.Len() - solidRecord*len(t.solid)
 		if left < int(float64(limit)*(1-fullShare)) {
 			break
 		}
@@ -54,14 +55,15 @@ func (t *Tiles) fillPacket(views []media.View, limit int) error {
 // packSome packs tiles in turn, up to budget bytes of records, but at least one.
 func (t *Tiles) packSome(budget int) {
 	start, solid := len(t.raw), len(t.solid)
-	for t.dirtyCount > 0 {
-		if i := t.next; t.dirty[i] {
-			before := len(t.raw)
-			t.setDirty(i, false)
-			t.pack(i%t.columns, i/t.columns)
+	for t.ready > 0 {
+		if i := t.next; t.isReady(i) {
+			before, lossy := len(t.raw), t.lossy[i]
+			t.send(i)
 			size := len(t.raw) - start + solidRecord*(len(t.solid)-solid)
 			if size > budget && before > start && len(t.raw) > before {
 				t.setDirty(i, true) // goes with the next one
+				t.setLossy(i, lossy)
+				t.ready++
 				t.raw = t.raw[:before]
 				return
 			}
@@ -80,9 +82,8 @@ func (t *Tiles) packView(v *media.View, most int) {
 	grid := tilesOf(v.Rect.Intersect(t.size.Bounds()))
 	for row := grid.Min.Y; row < grid.Max.Y; row++ {
 		for column := grid.Min.X; column < grid.Max.X; column++ {
-			if i := row*t.columns + column; t.dirty[i] && len(t.raw) <= most {
-				t.setDirty(i, false)
-				t.pack(column, row)
+			if i := row*t.columns + column; t.isReady(i) && len(t.raw) <= most {
+				t.send(i)
 			}
 		}
 	}

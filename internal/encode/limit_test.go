@@ -25,7 +25,7 @@ func TestPacketsFillTheirLimit(t *testing.T) {
 		for _, limit := range []int{6_000, 50_000} {
 			s := newScreen(size, 5)
 			paint(s)
-			enc, err := encode.NewTiles(allCodecs)
+			enc, err := encode.NewTiles(allCodecs, encode.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,7 +63,7 @@ func TestPromptViewsGoFirst(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 1280, Height: 1024}
 	s := newScreen(size, 6)
-	enc, err := encode.NewTiles(allCodecs)
+	enc, err := encode.NewTiles(allCodecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -415,26 +415,20 @@ func order(copies []channel.Copy) bool {
 }
 
 // move applies a copy to the shadow. Dirty tiles are those in which the viewer's picture differs from it, so
-// what comes from them is dirty again, and what is covered from elsewhere is not any more.
+// what comes from them is dirty again, and what is covered from elsewhere is not any more; the same holds for
+// tiles that the viewer has with losses.
 func (t *Tiles) move(c channel.Copy) {
 	rect := destination(c)
 	if t.dirtyCount > 0 {
 		t.moves.was = append(t.moves.was[:0], t.dirty...)
-		grid := tilesOf(rect)
-		for row := grid.Min.Y; row < grid.Max.Y; row++ {
-			for column := grid.Min.X; column < grid.Max.X; column++ {
-				i := row*t.columns + column
-				part := t.tile(i).Intersect(rect)
-				stale := t.moves.was[i] && part != t.tile(i)
-				from := tilesOf(part.Add(origin(c).Min).Sub(rect.Min))
-				for y := from.Min.Y; y < from.Max.Y; y++ {
-					for x := from.Min.X; x < from.Max.X; x++ {
-						stale = stale || t.moves.was[y*t.columns+x]
-					}
-				}
-				t.setDirty(i, stale)
-			}
-		}
+		t.spread(c, t.setDirty)
+	}
+	if t.lossyCount > 0 {
+		t.moves.was = append(t.moves.was[:0], t.lossy...)
+		t.spread(c, func(i int, lossy bool) {
+			t.setLossy(i, lossy)
+			t.lossyCopy = t.lossyCopy || lossy
+		})
 	}
 	for i := range int(c.Height) {
 		if c.DstY > c.SrcY { // from the bottom, or rows would be read after they are overwritten
@@ -442,5 +436,25 @@ func (t *Tiles) move(c channel.Copy) {
 		}
 		x, y := int(c.SrcX), int(c.SrcY)+i
 		copy(t.line(rect.Min.X, rect.Max.X, rect.Min.Y+i), t.line(x, x+rect.Dx(), y))
+	}
+}
+
+// spread tells set, for each tile that the copy changes, whether something in moves.was gets or stays there.
+func (t *Tiles) spread(c channel.Copy, set func(i int, is bool)) {
+	rect := destination(c)
+	grid := tilesOf(rect)
+	for row := grid.Min.Y; row < grid.Max.Y; row++ {
+		for column := grid.Min.X; column < grid.Max.X; column++ {
+			i := row*t.columns + column
+			part := t.tile(i).Intersect(rect)
+			is := t.moves.was[i] && part != t.tile(i)
+			from := tilesOf(part.Add(origin(c).Min).Sub(rect.Min))
+			for y := from.Min.Y; y < from.Max.Y; y++ {
+				for x := from.Min.X; x < from.Max.X; x++ {
+					is = is || t.moves.was[y*t.columns+x]
+				}
+			}
+			set(i, is)
+		}
 	}
 }

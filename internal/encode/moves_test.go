@@ -51,7 +51,7 @@ type session struct {
 
 func newSession(t testing.TB, codecs media.Codecs, size media.Size) *session {
 	t.Helper()
-	enc, err := encode.NewTiles(codecs)
+	enc, err := encode.NewTiles(codecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,7 +423,7 @@ func BenchmarkScroll(b *testing.B) {
 		d.text(d.size.Bounds())
 		for _, codecs := range []media.Codecs{allCodecs, media.CodecTiles} {
 			b.Run(fmt.Sprintf("%s/copy=%v", tt.name, codecs&media.CodecCopy != 0), func(b *testing.B) {
-				enc, err := encode.NewTiles(codecs)
+				enc, err := encode.NewTiles(codecs, encode.Options{})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -32,7 +32,7 @@ type follower struct {
 
 func follow(t testing.TB, codecs media.Codecs, size media.Size) *follower {
 	t.Helper()
-	enc, err := encode.NewTiles(codecs)
+	enc, err := encode.NewTiles(codecs, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func newRig(t testing.TB, options ...option) *rig {
 	t.Cleanup(input.Close)
 	r.agent, err = agent.New(agent.Options{
 		Screen: r.screen, Input: input, Log: log,
-		NewEncoder: func(codecs media.Codecs) (media.Encoder, error) { return encode.NewTiles(codecs) },
+		NewEncoder: func(codecs media.Codecs) (media.Encoder, error) { return encode.NewTiles(codecs, encode.Options{}) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func start(t *testing.T, c slowlink.Conditions, congestion string) (*slowlink.Se
 		t.Fatal(err)
 	}
 	t.Cleanup(link.Close)
-	session, err := slowlink.Start(link, func(c media.Codecs) (media.Encoder, error) { return encode.NewTiles(c) })
+	session, err := slowlink.Start(link, func(c media.Codecs) (media.Encoder, error) { return encode.NewTiles(c, encode.Options{}) })
 	if err != nil {
 		t.Fatal(err)
 	}
