@@ -89,7 +89,9 @@ function judge(targets, { quantity, target, value, limit, better = "less", show,
     quantity,
     target,
     show(value),
-    best === undefined ? "" : `${show(best.value)} (${best.viewer})${best.value === 0 ? "" : `: ${ratio(value, best.value)}`}`,
+    best === undefined
+      ? ""
+      : `${show(best.value)} (${best.viewer})${best.value === 0 ? "" : `: ${ratio(value, best.value)}`}`,
     reached ? "yes" : `missed: ${by}`,
   ]);
 }
