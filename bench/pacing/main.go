@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -20,6 +21,7 @@ import (
 	"penstock.dev/penstock/internal/encode"
 	"penstock.dev/penstock/internal/media"
 	"penstock.dev/penstock/internal/penstocktest/slowlink"
+	"penstock.dev/penstock/internal/video"
 	"penstock.dev/penstock/internal/wire/channel"
 )
 
@@ -29,6 +31,7 @@ type Result struct {
 	Trip       float64 `json:"trip"`
 	Loss       float64 `json:"loss"` // share
 	Congestion string  `json:"congestion"`
+	Lossy      bool    `json:"lossy"`
 	Load       string  `json:"load"`
 
 	Keys      int     `json:"keys"`
@@ -50,6 +53,7 @@ func main() {
 	seconds := flag.Float64("seconds", 6, "how long each condition is measured")
 	only := flag.String("only", "", "conditions, as MBIT/TRIP/LOSS/LOAD with commas between them")
 	congestion := flag.String("congestion", "cubic", "TCP's congestion control")
+	lossy := flag.Bool("lossy", false, "the viewer offers JPEG and H.264; a frame of video counts as drawn when it is taken")
 	profile := flag.String("profile", "", "write a CPU profile of everything here into this `file`")
 	flag.Parse()
 	if missing := slowlink.Missing(); missing != "" {
@@ -69,13 +73,13 @@ func main() {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	if err := run(ctx, *seconds, *only, *congestion); err != nil {
+	if err := run(ctx, *seconds, *only, *congestion, *lossy); err != nil {
 		fmt.Fprintln(os.Stderr, "pacing:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, seconds float64, only, congestion string) error {
+func run(ctx context.Context, seconds float64, only, congestion string, lossy bool) error {
 	results := []Result{}
 	for _, mbit := range []float64{0.5, 2, 10, 100} {
 		for _, trip := range []float64{5, 50, 150} {
@@ -85,7 +89,7 @@ func run(ctx context.Context, seconds float64, only, congestion string) error {
 					if only != "" && !slices.Contains(strings.Split(only, ","), name) || only == "" && load == "none" && loss > 0 {
 						continue
 					}
-					r := Result{Mbit: mbit, Trip: trip, Loss: loss, Congestion: congestion, Load: load}
+					r := Result{Mbit: mbit, Trip: trip, Loss: loss, Congestion: congestion, Load: load, Lossy: lossy}
 					if err := measure(ctx, &r, time.Duration(seconds*float64(time.Second))); err != nil {
 						return fmt.Errorf("%s: %w", name, err)
 					}
@@ -110,12 +114,17 @@ func measure(ctx context.Context, r *Result, length time.Duration) error {
 		return err
 	}
 	defer link.Close()
-	session, err := slowlink.Start(link, func(c media.Codecs) (media.Encoder, error) { return encode.NewTiles(c, encode.Options{}) })
+	options, codecs := encode.Options{}, channel.CodecTiles|channel.CodecCopy|channel.CodecFill
+	if r.Lossy {
+		options.Lossy = video.Load(slog.New(slog.DiscardHandler))
+		codecs |= channel.CodecJPEG | channel.CodecH264
+	}
+	session, err := slowlink.Start(link, func(c media.Codecs) (media.Encoder, error) { return encode.NewTiles(c, options) })
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	viewer, err := session.Open(channel.CodecTiles | channel.CodecCopy | channel.CodecFill)
+	viewer, err := session.Open(codecs)
 	if err != nil {
 		return err
 	}
