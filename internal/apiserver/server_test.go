@@ -271,11 +271,16 @@ func TestReplayBounds(t *testing.T) {
 		after   time.Duration
 		code    string
 	}{
-		{"at once", signed, 0, ""}, {"again", signed, 0, ""}, {"at the end of its time", signed, 5 * time.Minute, ""},
-		{"later", signed, 5*time.Minute + time.Second, "RequestExpired"}, {"a day later", signed, 24 * time.Hour, "RequestExpired"},
+		{"at once", signed, 0, ""},
+		{"again", signed, 0, ""},
+		{"at the end of its time", signed, 5 * time.Minute, ""},
+		{"later", signed, 5*time.Minute + time.Second, "RequestExpired"},
+		{"a day later", signed, 24 * time.Hour, "RequestExpired"},
 		{"with another body", changed, 0, "AuthFailure"},
-		{"presigned, again", presigned, time.Hour, ""}, {"presigned, after seven days", presigned, 7*24*time.Hour + time.Second, "SignatureDoesNotMatch"},
-		{"of a session that goes on", temporaryCall, 5 * time.Minute, ""}, {"of a session that ended, late too", temporaryCall, 2 * time.Hour, "SignatureDoesNotMatch"},
+		{"presigned, again", presigned, time.Hour, ""},
+		{"presigned, after seven days", presigned, 7*24*time.Hour + time.Second, "SignatureDoesNotMatch"},
+		{"of a session that goes on", temporaryCall, 5 * time.Minute, ""},
+		{"of a session that ended, late too", temporaryCall, 2 * time.Hour, "SignatureDoesNotMatch"},
 	} {
 		at(tc.after)
 		if got := f.do(tc.request()); got.code != tc.code || (tc.code == "") != (got.status == http.StatusOK) {

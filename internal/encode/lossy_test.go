@@ -179,7 +179,7 @@ func newHybrid(t *testing.T, s *screen, codecs media.Codecs, lossy *coarse) *hyb
 func newCoarse() *coarse { return &coarse{codecs: []video.Codec{video.H264, video.VP8}} }
 
 // send encodes the present pixels of the rectangles and has the viewer apply the update; false when there is none.
-func (v *hybrid) send(rects ...image.Rectangle) (more, any bool) {
+func (v *hybrid) send(rects ...image.Rectangle) (more, sent bool) {
 	v.t.Helper()
 	views := make([]media.View, 0, len(rects))
 	for _, r := range rects {
@@ -217,7 +217,7 @@ func (v *hybrid) section(s *channel.Section, p *media.Packet) {
 		channel.SectionTiles: media.CodecTiles, channel.SectionCopy: media.CodecCopy,
 		channel.SectionFill: media.CodecFill, channel.SectionJPEG: media.CodecJPEG,
 	}[s.Kind]
-	switch s.Kind {
+	switch s.Kind { //nolint:exhaustive // the others have no losses
 	case channel.SectionVideo:
 		need = map[uint8]media.Codecs{channel.VideoH264: media.CodecH264, channel.VideoVP8: media.CodecVP8}[s.Video.Codec]
 		if s.Video.Flags&channel.VideoKey != 0 {
@@ -246,7 +246,7 @@ func (v *hybrid) limits(p *media.Packet) {
 	const tile = 64 + 3*64*64 // that does not compress
 	tiles, jpegs, greatest := 0, 0, 0
 	for _, s := range p.Sections {
-		switch s.Kind {
+		switch s.Kind { //nolint:exhaustive // the others are not limited
 		case media.SectionTiles:
 			tiles += len(s.Body)
 		case media.SectionJPEG:
@@ -788,7 +788,7 @@ func TestRefinementIsPaced(t *testing.T) {
 		t.Fatalf("due at %d, %v; want 200 ms after %d", at, ok, start)
 	}
 	v.now += 150_000
-	if _, any := v.send(); any {
+	if _, sent := v.send(); sent {
 		t.Error("something was sent too early")
 	}
 	v.bytes = 0
@@ -811,7 +811,7 @@ func TestRefinementIsPaced(t *testing.T) {
 	most := 0
 	for {
 		v.bytes = 0
-		if _, any := v.send(); !any {
+		if _, sent := v.send(); !sent {
 			break
 		}
 		most = max(most, v.bytes)
