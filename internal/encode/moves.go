@@ -21,6 +21,7 @@ const (
 	maxRounds    = 3
 	maxCopies    = 64 // of an update
 	maxProbes    = 16
+	playsLook    = 8 // updates between two searches in a moving picture
 	maxDebt      = 1 << 20
 	debtPaid     = 1 << 19 // an update: about half a millisecond
 )
@@ -77,6 +78,9 @@ func (t *Tiles) findCopies() {
 		found := false
 		for i := range t.frames {
 			f := &t.frames[i]
+			if t.plays(f.box) {
+				continue
+			}
 			if f.count < leastChanged || max(f.box.Dx(), f.box.Dy()) < leastExtent {
 				continue
 			}
@@ -98,6 +102,20 @@ func (t *Tiles) findCopies() {
 			return
 		}
 	}
+}
+
+// plays reports whether a change lies within a video region that has shown to be one. Few copies come out of a moving picture, and the
+// search costs as much as its coding, so it is made now and then.
+func (t *Tiles) plays(box image.Rectangle) bool {
+	if t.update%playsLook == 0 {
+		return false
+	}
+	for r := range t.activeRegions() {
+		if r.frames >= leastFrames && box.In(t.pixels(r.grid)) {
+			return true
+		}
+	}
+	return false
 }
 
 // vote is the vertical distance that most places of the frame moved by, as told by the places that stand

@@ -343,7 +343,7 @@ func TestQualityFollowsTheLink(t *testing.T) {
 				if fps < least {
 					t.Errorf("%.1f frames a second", fps)
 				}
-				if rate >= 10 && s.quality.VideoQP > 26 {
+				if rate >= 10 && s.quality.VideoQP > 28 {
 					t.Errorf("quantizer %d on a link with room", s.quality.VideoQP)
 				}
 				if s.steps > 8 {
@@ -386,7 +386,7 @@ func TestQualityIgnoresABusyMachine(t *testing.T) {
 		s.run(time.Duration(20+s.path.rng.IntN(80)) * time.Millisecond)
 		s.path.held = s.now.Add(40 * time.Millisecond) // nobody took what came
 	}
-	if s.quality.VideoFPS != 60 || s.quality.VideoQP > 28 {
+	if s.quality.VideoFPS != 60 || s.quality.VideoQP > 30 {
 		t.Errorf("got %+v after %d steps, want the quality of an idle machine", s.quality, s.steps)
 	}
 }
@@ -412,7 +412,7 @@ func TestQualityFollowsTheViewer(t *testing.T) {
 		if fps := s.quality.VideoFPS; fps < step.fps[0] || fps > step.fps[1] || s.quality.VideoScale != step.scale {
 			t.Errorf("drawing takes %v: got %+v, want %d to %d frames at scale %d", step.decode, s.quality, step.fps[0], step.fps[1], step.scale)
 		}
-		if s.quality.VideoQP > 26 {
+		if s.quality.VideoQP > 28 {
 			t.Errorf("drawing takes %v: quantizer %d for the sake of the viewer", step.decode, s.quality.VideoQP)
 		}
 	}

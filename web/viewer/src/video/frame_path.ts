@@ -2,6 +2,8 @@
 export type PathKind = "copy" | "draw";
 
 const samples = 3;
+/** Drawing must be so much quicker: what it costs later, on the way to the screen, is not in its time. */
+const clearly = 0.7;
 
 /**
  * Chooses the faster path of frames by timing both on the first ones. Until it is decided frames are copied,
@@ -37,7 +39,7 @@ export class FramePath {
     this.#drawMillis = Math.min(this.#drawMillis, drawMillis);
     if (++this.#count >= samples) {
       this.#decided = true;
-      this.#kind = this.#drawMillis < this.#copyMillis ? "draw" : "copy";
+      this.#kind = this.#drawMillis < this.#copyMillis * clearly ? "draw" : "copy";
     }
   }
 
