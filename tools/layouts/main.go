@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"go/format"
@@ -87,13 +88,14 @@ func main() {
 }
 
 func run() error {
+	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "layouts")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "keyboard")
-	if out, err := exec.Command("gcc", "-o", program, "../web/e2e/x11/keyboard.c", "-lxkbcommon").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "gcc", "-o", program, "../web/e2e/x11/keyboard.c", "-lxkbcommon").CombinedOutput(); err != nil {
 		return fmt.Errorf("compile keyboard.c: %w\n%s", err, out)
 	}
 	var b bytes.Buffer
@@ -101,7 +103,7 @@ func run() error {
 	for line := range strings.Lines(layouts) {
 		name, language, _ := strings.Cut(strings.TrimSpace(line), " ")
 		name, variant, _ := strings.Cut(name, ":")
-		out, err := exec.Command(program, name, variant).Output()
+		out, err := exec.CommandContext(ctx, program, name, variant).Output()
 		if err != nil {
 			return fmt.Errorf("layout %s %s: %w", name, variant, err)
 		}
