@@ -231,6 +231,7 @@ func TestBadView(t *testing.T) {
 
 // The largest screen full of noise goes in messages that are not too large.
 func TestLargestScreen(t *testing.T) {
+	long(t)
 	t.Parallel()
 	size := media.Size{Width: 5120, Height: 2880}
 	rng := rand.NewChaCha8([32]byte{1})
@@ -563,6 +564,7 @@ func alternate(s *screen, rect image.Rectangle) [2][]media.View {
 }
 
 func TestEncodeDoesNotAllocate(t *testing.T) {
+	long(t)
 	s, enc := hd(t)
 	for name, rect := range map[string]image.Rectangle{
 		"letter": image.Rect(600, 300, 610, 320),

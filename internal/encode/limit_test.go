@@ -113,3 +113,11 @@ func TestPromptViewsGoFirst(t *testing.T) {
 		t.Error("the pictures differ at the end")
 	}
 }
+
+// long leaves a test to runs without the race detector: an encoder belongs to one goroutine, and takes ten times as long with it.
+func long(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("one goroutine alone; runs without the race detector (make e2e)")
+	}
+}

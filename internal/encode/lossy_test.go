@@ -465,6 +465,7 @@ func (v *hybrid) scene(steps int) {
 
 // What a decoder shows may be anything: nothing relies on how losses look.
 func TestRestWithNoise(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for seed := range uint64(4) {
 		v := newHybrid(t, newScreen(media.Size{Width: 640, Height: 480}, 300+seed), everyCodec, newCoarse())
@@ -488,6 +489,7 @@ func (v *hybrid) play(rect image.Rectangle, frames int, micros uint64) {
 // A video in a window becomes a region within a few frames, the region is no larger than it has to be, the text
 // around it stays exact, and all is exact after it.
 func TestVideoWindow(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, fps := range []uint64{60, 30, 15, 8} {
 		t.Run(fmt.Sprintf("%d frames a second", fps), func(t *testing.T) {
@@ -536,6 +538,7 @@ func TestVideoWindow(t *testing.T) {
 // Text is never lossy, however fast it changes and however slow the link is: a region or a JPEG picture never has
 // anything that is not photographic, but for what stands between.
 func TestTextStaysExact(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, rate := range []int{0, 60_000, 100_000_000} {
 		s := newScreen(media.Size{Width: 1000, Height: 700}, 6)
@@ -561,6 +564,7 @@ func TestTextStaysExact(t *testing.T) {
 
 // Typing beside a video stays exact and does not move the region.
 func TestTypingBesideVideo(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 1000, Height: 700}, 7)
 	s.text(s.size.Bounds())
@@ -589,6 +593,7 @@ func TestTypingBesideVideo(t *testing.T) {
 
 // Two videos are two regions; a third joins one of them.
 func TestTwoVideos(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 1920, Height: 1080}, 8)
 	s.text(s.size.Bounds())
@@ -631,6 +636,7 @@ func TestTwoVideos(t *testing.T) {
 // Full motion is video of the whole screen from the third frame on; a video that gets smaller has a smaller
 // region after a second.
 func TestWholeScreen(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 1280, Height: 720}, 9)
 	v := newHybrid(t, s, everyCodec, newCoarse())
@@ -653,6 +659,7 @@ func area(r image.Rectangle) int { return r.Dx() * r.Dy() }
 
 // A refresh while a video plays begins it anew with a key frame at once, and does not send it as tiles first.
 func TestRefreshKeepsVideo(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 1000, Height: 700}, 10)
 	v := newHybrid(t, s, everyCodec, newCoarse())
@@ -672,6 +679,7 @@ func TestRefreshKeepsVideo(t *testing.T) {
 
 // Scrolling photographs are copies, not video.
 func TestScrolledPhotographsAreCopied(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 1000, Height: 700}, 11)
 	page := image.Rect(100, 64, 900, 640)
@@ -696,6 +704,7 @@ func TestScrolledPhotographsAreCopied(t *testing.T) {
 
 // JPEG is for photographs on slow links alone.
 func TestJPEGByLink(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, tt := range []struct {
 		rate, colours int
@@ -727,6 +736,7 @@ func TestJPEGByLink(t *testing.T) {
 
 // Without a video codec, what moves is JPEG: neither the machine nor the viewer has one.
 func TestMotionWithoutVideo(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, lossy := range []*coarse{newCoarse(), {}} {
 		codecs := everyCodec
@@ -746,6 +756,7 @@ func TestMotionWithoutVideo(t *testing.T) {
 
 // An encoder that fails ends its region; the picture goes on without it and comes to rest. The log is not filled.
 func TestFaults(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, noJPEG := range []bool{false, true} {
 		s := newScreen(media.Size{Width: 640, Height: 480}, 14)
@@ -774,6 +785,7 @@ func TestFaults(t *testing.T) {
 
 // Refinement takes its share of a slow link and no more, in small packets, and a new change stops it.
 func TestRefinementIsPaced(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 1000, Height: 700}, 15)
 	v := newHybrid(t, s, everyCodec, newCoarse())
@@ -824,6 +836,7 @@ func TestRefinementIsPaced(t *testing.T) {
 
 // Frames of a region come no faster than its rate, and the last one comes though nothing changes any more.
 func TestVideoRate(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 640, Height: 480}, 16)
 	v := newHybrid(t, s, everyCodec, newCoarse())
@@ -875,6 +888,7 @@ func TestTextBeforeVideo(t *testing.T) {
 
 // A region that is larger than the library takes is coded at half its size.
 func TestHugeRegionIsScaled(t *testing.T) {
+	long(t)
 	t.Parallel()
 	s := newScreen(media.Size{Width: 4200, Height: 700}, 18)
 	v := newHybrid(t, s, everyCodec, newCoarse())

@@ -277,6 +277,7 @@ func TestWrongMoveIsSeen(t *testing.T) {
 
 // What a slow link has not carried yet is not copied as if the viewer had it.
 func TestScrollOfWhatWaits(t *testing.T) {
+	long(t)
 	t.Parallel()
 	size := media.Size{Width: 800, Height: 600}
 	s := newScreen(size, 5)

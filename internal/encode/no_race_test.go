@@ -2,4 +2,7 @@
 
 package encode_test
 
-const raceShare = 1
+const (
+	raceShare   = 1
+	raceEnabled = false
+)

@@ -2,5 +2,8 @@
 
 package encode_test
 
-// raceShare divides the work of long tests: the race detector makes it ten times as long, and random scenes have no races to find.
-const raceShare = 4
+// raceShare divides the work of random scenes: the race detector makes them ten times as long.
+const (
+	raceShare   = 8
+	raceEnabled = true
+)

@@ -108,6 +108,7 @@ type network struct {
 	generation uint32 // of the packet filter when rules were put in force; 0: they are not
 	onLAN      [maxAttachments]bool
 	settled    bool // everything was there once: what is missing now was taken away
+	mended     bool // something was put right, but not everything yet
 	bridges    map[vpc.SubnetID][]netip.Addr
 	listeners  map[uint16]net.Listener
 	interfaces map[netip.Addr]*iface
@@ -333,12 +334,14 @@ func (d *Driver) settleNetwork(id vpc.VPCID, interfaces []vpc.PlannedInterface) 
 	if err != nil {
 		return fmt.Errorf("interfaces of %s: %w", id, err)
 	}
-	if healed && (changed || rules || addressed) {
+	n.mended = n.mended || healed && (changed || rules || addressed)
+	if n.mended && attached == nil { // it may take more than one pass, when something else goes during the first
+		n.mended = false
 		d.healed.Add(1)
 		d.log.Warn("network was changed by somebody else and put right", "vpc", id, "namespace", n.name,
 			"links", changed, "rules", rules, "addresses", addressed)
 	}
-	n.settled = attached == nil
+	n.settled = n.settled || attached == nil
 	return nil
 }
 
