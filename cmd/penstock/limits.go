@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/control/network"
 )
 
@@ -27,6 +28,11 @@ func (c *limitsConfig) flags(fs *flag.FlagSet) {
 		return err
 	})
 	fs.BoolVar(&c.only, "check-config", false, "check the flags and files, print the quotas in force and exit")
+}
+
+// appstream are AppStream's own quotas.
+func (c *limitsConfig) appstream() control.Quotas {
+	return control.Quotas{ImageBuilders: c.ImageBuilders, AppBlockBuilders: c.AppBlockBuilders, AppBlocks: c.AppBlocks}
 }
 
 // write writes the limits in force in the form of their file.

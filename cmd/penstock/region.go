@@ -154,7 +154,7 @@ func (r *region) build() (err error) {
 		return err
 	}
 	r.control = control.New(control.Options{
-		ServiceRole: r.access, Roles: r.access,
+		ServiceRole: r.access, Roles: r.access, Quotas: r.config.limits.appstream(),
 		Store: r.store, Compute: r.compute, DialAddr: r.driver.DialAddr, UserNetworks: r.driver.UserNetworks, Key: key, Region: devRegion, Account: r.identity.AccountID,
 		PublicURL: publicURL, InternetOrigin: publicURL, InternetPort: r.publicPort(), Secure: r.tls != nil,
 		Log:   r.log.With("part", "control"),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ type sessionView struct {
 	UserID          string               `json:"userId"`
 	StackName       string               `json:"stackName"`
 	FleetName       string               `json:"fleetName"`
+	Builder         appstream.BuilderID  `json:"builder,omitempty"` // instead of stack and fleet: "image-builder/NAME"
 	Application     string               `json:"application"`
 	State           string               `json:"state"`           // PENDING, ACTIVE, EXPIRED
 	ConnectionState string               `json:"connectionState"` // CONNECTED, NOT_CONNECTED
@@ -41,7 +43,7 @@ type sessionView struct {
 
 func viewSession(s *appstream.Session, i *appstream.Instance) sessionView {
 	v := sessionView{
-		ID: s.ID, UserID: s.UserID, StackName: s.Stack, FleetName: s.Fleet, Application: s.Application, State: string(s.State),
+		ID: s.ID, UserID: s.UserID, StackName: s.Stack, FleetName: s.Fleet, Builder: s.Builder, Application: s.Application, State: string(s.State),
 		ConnectionState: "NOT_CONNECTED", EndpointID: s.Endpoint, Origin: s.Origin, InstanceID: s.Instance,
 		StartTime: s.Started, EndCode: s.EndCode, EndReason: s.EndReason,
 	}
@@ -105,7 +107,7 @@ func sessionsCommand(ctx context.Context, args []string) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SESSION\tUSER\tSTACK\tAPPLICATION\tSTATE\tCONNECTION\tENDPOINT")
 	for _, v := range views {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.ID, v.UserID, v.StackName, v.Application, v.State, v.ConnectionState, v.EndpointID)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.ID, v.UserID, cmp.Or(string(v.Builder), v.StackName), v.Application, v.State, v.ConnectionState, v.EndpointID)
 	}
 	return w.Flush()
 }

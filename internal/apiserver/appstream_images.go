@@ -31,7 +31,7 @@ func (h *appstreamHandlers) describeImages(ctx context.Context, _ Caller, in *ap
 	}
 	image := api.Image{
 		Name: new(control.BaseImage), Arn: arn, DisplayName: new("Penstock base"), State: new(api.ImageStateAvailable),
-		Visibility: new(api.VisibilityTypePublic), ImageBuilderSupported: new(false),
+		Visibility: new(api.VisibilityTypePublic), ImageBuilderSupported: new(true),
 		Description: new("The applications that are installed on this machine"),
 	}
 	for _, a := range apps {

@@ -51,6 +51,7 @@ func (s *Server) appstreamOperations() []operation {
 		appstreamOp("DisassociateApplicationFromEntitlement", h.withdrawApplication),
 		appstreamOp("ListEntitledApplications", h.listEntitledApplications),
 	}
+	ops = append(ops, h.builderOperations()...)
 	if s.options.Users != nil {
 		ops = append(ops, (&userHandlers{h, s.options.Users}).operations()...)
 	}

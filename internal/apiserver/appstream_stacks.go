@@ -79,7 +79,7 @@ func (h *appstreamHandlers) stack(s *appstream.Stack) api.Stack {
 	out := api.Stack{
 		Arn: h.arn("stack", s.Name), Name: &s.Name, Description: optional(s.Description), DisplayName: optional(s.DisplayName),
 		CreatedTime: &s.CreatedTime, RedirectURL: optional(s.RedirectURL), FeedbackURL: optional(s.FeedbackURL),
-		EmbedHostDomains: s.EmbedHostDomains,
+		EmbedHostDomains: s.EmbedHostDomains, AccessEndpoints: accessEndpointShapes(s.AccessEndpoints),
 		ApplicationSettings: &api.ApplicationSettingsResponse{
 			Enabled: &s.ApplicationSettings.Enabled, SettingsGroup: optional(s.ApplicationSettings.SettingsGroup),
 		},
@@ -93,9 +93,6 @@ func (h *appstreamHandlers) stack(s *appstream.Stack) api.Stack {
 		out.UserSettings = append(out.UserSettings, api.UserSetting{
 			Action: &u.Action, Permission: &u.Permission, MaximumLength: optional(u.MaximumLength),
 		})
-	}
-	for _, e := range s.AccessEndpoints {
-		out.AccessEndpoints = append(out.AccessEndpoints, api.AccessEndpoint{EndpointType: &e.EndpointType, VpceId: &e.VpceID})
 	}
 	if s.PreferredProtocol != "" {
 		out.StreamingExperienceSettings = &api.StreamingExperienceSettings{PreferredProtocol: &s.PreferredProtocol}
@@ -125,6 +122,14 @@ func accessEndpoints(in []api.AccessEndpoint) []appstream.AccessEndpoint {
 	var out []appstream.AccessEndpoint
 	for _, e := range in {
 		out = append(out, appstream.AccessEndpoint{EndpointType: deref(e.EndpointType), VpceID: deref(e.VpceId)})
+	}
+	return out
+}
+
+func accessEndpointShapes(es []appstream.AccessEndpoint) []api.AccessEndpoint {
+	var out []api.AccessEndpoint
+	for _, e := range es {
+		out = append(out, api.AccessEndpoint{EndpointType: &e.EndpointType, VpceId: &e.VpceID})
 	}
 	return out
 }

@@ -65,7 +65,12 @@ func newAuthWorld(t *testing.T) *authWorld {
 	must(err)
 	store := ec.store
 	_, err = store.Update(ctx, func(tx state.Tx) error {
-		return errors.Join(appstream.Stacks.Put(tx, &appstream.Stack{Name: "s", Tags: tags}), appstream.Fleets.Put(tx, &appstream.Fleet{Name: "f", Tags: tags}))
+		return errors.Join(
+			appstream.Stacks.Put(tx, &appstream.Stack{Name: "s", Tags: tags}), appstream.Fleets.Put(tx, &appstream.Fleet{Name: "f", Tags: tags}),
+			appstream.Builders.Put(tx, &appstream.Builder{Kind: appstream.ImageBuilder, Name: "b", Tags: tags}),
+			appstream.Builders.Put(tx, &appstream.Builder{Kind: appstream.AppBlockBuilder, Name: "a", Tags: tags}),
+			appstream.AppBlocks.Put(tx, &appstream.AppBlock{Name: "k", Tags: tags}),
+		)
 	})
 	must(err)
 	s, err := New(Options{
@@ -77,7 +82,8 @@ func newAuthWorld(t *testing.T) *authWorld {
 	ann, err := a.Lookup(ctx, ec.nobody.AccessKeyID)
 	must(err)
 	w := &authWorld{ec2World: ec, ann: ann, arns: map[string]string{
-		"stack": asARN("stack", "s"), "fleet": asARN("fleet", "f"), "image": asARN("image", "i"), "user": "arn:aws:iam::" + account + ":user/team/bob",
+		"stack": asARN("stack", "s"), "fleet": asARN("fleet", "f"), "image": asARN("image", "i"),
+		"image-builder": asARN("image-builder", "b"), "app-block-builder": asARN("app-block-builder", "a"), "app-block": asARN("app-block", "k"), "user": "arn:aws:iam::" + account + ":user/team/bob",
 		"role": "arn:aws:iam::" + account + ":role/team/ops", "policy": p.ARN(account), "key": key.ID,
 	}}
 	w.tied = map[string]string{}
@@ -153,7 +159,14 @@ func (w *authWorld) places(s service, operation string, t *target, member string
 	case s == ec2:
 		return []place{ec(t.kind, w.have[prefixes[t.kind]])}
 	case member == "ResourceArn":
-		return []place{{w.arns["stack"], w.arns["stack"]}, {w.arns["fleet"], w.arns["fleet"]}, {w.arns["image"], w.arns["image"]}}
+		return []place{
+			{w.arns["stack"], w.arns["stack"]},
+			{w.arns["fleet"], w.arns["fleet"]},
+			{w.arns["image"], w.arns["image"]},
+			{w.arns["image-builder"], w.arns["image-builder"]},
+			{w.arns["app-block-builder"], w.arns["app-block-builder"]},
+			{w.arns["app-block"], w.arns["app-block"]},
+		}
 	case member == "ImageArn":
 		return []place{{w.arns["image"], w.arns["image"]}}
 	case member == "PolicySourceArn":

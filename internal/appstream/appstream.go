@@ -47,6 +47,7 @@ const (
 	MinValidity     = 1
 	MaxValidity     = 604800
 	DefaultValidity = 60
+	BuilderValidity = 3600 // default of builders' URLs
 
 	MinUserDuration     = 600
 	MaxUserDuration     = 432000

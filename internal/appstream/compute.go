@@ -39,7 +39,7 @@ type Application struct {
 // InstanceSpec is what an instance is made from.
 type InstanceSpec struct {
 	ID    InstanceID
-	Fleet string
+	Fleet string // empty for a builder's
 }
 
 // InstanceInfo is what a started instance says of itself.
@@ -52,7 +52,7 @@ type InstanceInfo struct {
 type SessionSpec struct {
 	ID                SessionID
 	UserID            string
-	Stack, Fleet      string
+	Stack, Fleet      string // empty for a builder's
 	Endpoint          EndpointID
 	Application       Application
 	ControlKey        []byte // Ed25519 public key of the broker

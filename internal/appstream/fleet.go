@@ -85,7 +85,8 @@ const (
 // Instance is one machine-like unit that runs one session.
 type Instance struct {
 	ID        InstanceID
-	Fleet     string
+	Fleet     string    `json:",omitempty"` // whose it is: a fleet's or a builder's
+	Builder   BuilderID `json:",omitempty"`
 	State     InstanceState
 	Session   SessionID `json:",omitempty"`
 	Created   time.Time
@@ -108,6 +109,9 @@ var Instances = state.Table[Instance]{
 	Kind: "instance",
 	ID:   func(i *Instance) string { return string(i.ID) },
 	Keys: func(i *Instance) []state.Key {
+		if i.Builder != "" {
+			return []state.Key{{Name: "builder", Value: string(i.Builder)}}
+		}
 		return []state.Key{{Name: "fleet", Value: i.Fleet}, {Name: "state", Value: i.Fleet + " " + string(i.State)}}
 	},
 }

@@ -32,7 +32,7 @@ const (
 	EndDisconnected    EndCode = 9 // nobody came back within the disconnect timeout
 )
 
-// Session is one user's run of a fleet's applications. Its endpoint is a snapshot: it never changes.
+// Session is one user's run of a fleet's applications, or an administrator's of a builder's desktop. Its endpoint is a snapshot: it never changes.
 type Session struct {
 	ID                SessionID
 	UserID            string
@@ -40,9 +40,10 @@ type Session struct {
 	Provider          string `json:",omitempty"` // identity provider of a federated user
 	Stack             string
 	Fleet             string
-	Application       string   // name in the image's catalogue
-	More              []string `json:",omitempty"` // applications that the user started later in the same session
-	Context           string   `json:",omitempty"` // SessionContext of the streaming URL
+	Builder           BuilderID `json:",omitempty"` // instead of stack and fleet
+	Application       string    // name in the image's catalogue
+	More              []string  `json:",omitempty"` // applications that the user started later in the same session
+	Context           string    `json:",omitempty"` // SessionContext of the streaming URL
 	Instance          InstanceID
 	Endpoint          EndpointID
 	Origin            string // where viewers reach the endpoint: "http://127.80.1.10:443", no slash at the end
@@ -53,7 +54,7 @@ type Session struct {
 	State             SessionState
 	Connected         bool
 	Started           time.Time
-	MaxEnd            time.Time
+	MaxEnd            time.Time // zero: it ends with its builder
 	DisconnectTimeout time.Duration
 	IdleTimeout       time.Duration
 	Fixed             string    `json:",omitempty"` // WIDTHxHEIGHT of a fixed screen
@@ -77,6 +78,14 @@ var Sessions = state.Table[Session]{
 	Kind: "session",
 	ID:   func(s *Session) string { return string(s.ID) },
 	Keys: func(s *Session) []state.Key {
+		if s.Builder != "" {
+			if !s.Live() {
+				return nil
+			}
+			return []state.Key{
+				{Name: "live", Value: "yes"}, {Name: "live-builder", Value: string(s.Builder)}, {Name: "live-endpoint", Value: string(s.Endpoint)},
+			}
+		}
 		k := []state.Key{
 			{Name: "stack", Value: s.Stack + " " + s.Fleet},
 			{Name: "user", Value: s.Stack + " " + s.UserID},

@@ -43,21 +43,14 @@ type AppSettings struct {
 	SettingsGroup string `json:",omitempty"`
 }
 
-// AccessEndpoint binds a stack to an interface VPC endpoint.
+// AccessEndpoint binds a stack or builder to an interface VPC endpoint.
 type AccessEndpoint struct {
 	EndpointType string // STREAMING
 	VpceID       string
 }
 
 // Endpoint is where new sessions of the stack must stream from.
-func (s *Stack) Endpoint() EndpointID {
-	for _, e := range s.AccessEndpoints {
-		if e.EndpointType == "STREAMING" && e.VpceID != "" {
-			return EndpointID(e.VpceID)
-		}
-	}
-	return InternetEndpoint
-}
+func (s *Stack) Endpoint() EndpointID { return StreamingEndpoint(s.AccessEndpoints) }
 
 // Stacks is the table of stacks.
 var Stacks = state.Table[Stack]{

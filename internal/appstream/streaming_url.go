@@ -6,11 +6,13 @@ import (
 	"time"
 )
 
-// Grant is what a streaming URL lets its bearer do: use one stack and fleet as one user until it expires.
+// Grant is what a streaming URL lets its bearer do: use one stack and fleet, or one builder, as one user until it expires.
 type Grant struct {
 	Purpose     Purpose   `json:"p"`
 	Stack       string    `json:"st"`
 	Fleet       string    `json:"fl"`
+	Builder     BuilderID `json:"b,omitempty"` // instead of stack and fleet
+	Made        time.Time `json:"m,omitzero"`  // when the builder was: one made later with its name is another one
 	UserID      string    `json:"u"`
 	Application string    `json:"a,omitempty"` // starts at once; empty: the user chooses
 	Context     string    `json:"c,omitempty"` // SessionContext

@@ -70,6 +70,9 @@ type Visitor struct {
 	// Stack and Fleet are the only ones of a streaming URL. Stack alone may come with a federated sign-in.
 	Stack string `json:",omitempty"`
 	Fleet string `json:",omitempty"`
+	// Builder is the only thing that the streaming URL of a builder is good for.
+	Builder BuilderID `json:",omitempty"`
+	Made    time.Time `json:",omitzero"` // when the builder was
 	// Stacks are those that the identity provider's users may use.
 	Stacks      []string `json:",omitempty"`
 	Application string   `json:",omitempty"` // starts at once, and is the only one
@@ -95,6 +98,6 @@ type Asserted struct {
 // Visitor is who opens a streaming URL with this grant.
 func (g Grant) Visitor() Visitor {
 	return Visitor{
-		Auth: AuthAPI, UserID: g.UserID, Stack: g.Stack, Fleet: g.Fleet, Application: g.Application, Context: g.Context,
+		Auth: AuthAPI, UserID: g.UserID, Stack: g.Stack, Fleet: g.Fleet, Builder: g.Builder, Made: g.Made, Application: g.Application, Context: g.Context,
 	}
 }

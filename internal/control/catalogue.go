@@ -9,7 +9,7 @@ import (
 	"penstock.dev/penstock/internal/state"
 )
 
-// Offer is a stack as one visitor sees it.
+// Offer is a stack, or a builder in the place of one, as one visitor sees it.
 type Offer struct {
 	Stack        *appstream.Stack
 	Applications []appstream.Application
@@ -24,6 +24,9 @@ func (c *Control) Offers(ctx context.Context, v appstream.Visitor) ([]Offer, err
 		return nil, err
 	}
 	return state.Read(ctx, c.Store, func(r state.Reader) ([]Offer, error) {
+		if v.Builder != "" {
+			return builderOffers(r, v)
+		}
 		names, err := c.stacksOf(r, v)
 		if err != nil {
 			return nil, err

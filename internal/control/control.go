@@ -34,7 +34,8 @@ type Options struct {
 	DialAddr func(vpc.VPCID, netip.AddrPort) (netip.AddrPort, bool)
 	// UserNetworks are where viewers are that have a way into VPCs; nil: in networks of both families.
 	UserNetworks func() []vpc.UserNetwork
-	ServiceRole  ServiceRole        // what AppStream may do in the account's network; nil: everything
+	ServiceRole  ServiceRole // what AppStream may do in the account's network; nil: everything
+	Quotas       Quotas
 	Roles        Roles              // that SAML assertions name; nil: they are asked at the sign-in alone
 	Key          ed25519.PrivateKey // signs tickets and streaming URLs
 	Region       string
@@ -72,7 +73,7 @@ func New(o Options) *Control {
 func (c *Control) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts := []func(context.Context) error{c.fleetLoop().Run, c.instanceLoop().Run, c.sessionLoop().Run, c.watchInstances, c.purge}
+	parts := []func(context.Context) error{c.fleetLoop().Run, c.builderLoop().Run, c.instanceLoop().Run, c.sessionLoop().Run, c.watchInstances, c.purge}
 	errs := make([]error, len(parts))
 	var wg sync.WaitGroup
 	for i, part := range parts {

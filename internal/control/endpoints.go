@@ -22,7 +22,32 @@ type placement struct {
 	Origin   string // "http://127.80.1.10:443", "https://[fd00:77:0:1::10]:443"
 }
 
-// checkEndpoint refuses an endpoint that a stack cannot be bound to (facts: no such endpoint → not found; another service or
+// checkAccessEndpoints refuses endpoints that a stack or builder cannot be bound to. AppStream looks at them as its service role.
+func (c *Control) checkAccessEndpoints(r state.Reader, es []appstream.AccessEndpoint) error {
+	if len(es) == 0 {
+		return nil
+	}
+	if err := c.asServiceRole(r, "ec2:DescribeVpcEndpoints"); err != nil {
+		return err
+	}
+	for i, e := range es {
+		if e.EndpointType != "STREAMING" {
+			return fault.Newf(fault.Invalid, "accessEndpoints.endpointType", "", "%q is not STREAMING", e.EndpointType)
+		}
+		if e.VpceID == "" {
+			return fault.New(fault.Missing, "accessEndpoints.vpceId", "", "the VPC endpoint's ID is missing")
+		}
+		if i > 0 {
+			return fault.New(fault.Combination, "accessEndpoints", "", "at most one STREAMING endpoint can be set")
+		}
+		if err := c.checkEndpoint(r, appstream.EndpointID(e.VpceID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkEndpoint refuses an endpoint that a stack or builder cannot be bound to (facts: no such endpoint → not found; another service or
 // type, not available → combination).
 func (c *Control) checkEndpoint(r state.Reader, id appstream.EndpointID) error {
 	e, ok, err := vpc.Endpoints().Get(r, string(id))
@@ -51,9 +76,9 @@ func (c *Control) placeAt(r state.Reader, id appstream.EndpointID, seed uint64) 
 	case err != nil:
 		return placement{}, err
 	case !ok:
-		return placement{}, unavailable("the stack's endpoint does not exist any more")
+		return placement{}, unavailable("it does not exist any more")
 	case e.State != vpc.EndpointAvailable && (e.State != vpc.EndpointPending || e.Realised == 0):
-		return placement{}, unavailable("the stack's endpoint is " + string(e.State))
+		return placement{}, unavailable("it is " + string(e.State))
 	}
 	var up []*vpc.NetworkInterface
 	for _, eni := range e.Interfaces {

@@ -38,29 +38,26 @@ func (c *Control) fleetLoop() *loop {
 				return "", nil
 			}
 		},
-		handle: c.reconcileFleet,
+		handle: everyOf(c, appstream.Fleets, c.reconcileFleet),
 	}
 }
 
-// wakeAll is an ID that stands for all fleets.
+// wakeAll is an ID that stands for all resources of a loop.
 const wakeAll = " all"
 
-func fleetOf(i *appstream.Instance) string {
-	if i == nil {
-		return ""
-	}
-	return i.Fleet
-}
-
-func (c *Control) reconcileFleet(ctx context.Context, name string) (time.Duration, error) {
-	if name == wakeAll {
-		fs, err := c.Fleets(ctx, nil)
+// everyOf handles a resource, or with wakeAll every one of its table.
+func everyOf[T any](c *Control, t state.Table[T], handle func(context.Context, string) (time.Duration, error)) func(context.Context, string) (time.Duration, error) {
+	return func(ctx context.Context, id string) (time.Duration, error) {
+		if id != wakeAll {
+			return handle(ctx, id)
+		}
+		ids, err := state.Read(ctx, c.Store, listIDs(t))
 		if err != nil {
 			return 0, err
 		}
 		var again time.Duration
-		for _, f := range fs {
-			a, err := c.reconcileFleet(ctx, f.Name)
+		for _, id := range ids {
+			a, err := handle(ctx, id)
 			if err != nil {
 				return 0, err
 			}
@@ -70,6 +67,16 @@ func (c *Control) reconcileFleet(ctx context.Context, name string) (time.Duratio
 		}
 		return again, nil
 	}
+}
+
+func fleetOf(i *appstream.Instance) string {
+	if i == nil {
+		return ""
+	}
+	return i.Fleet
+}
+
+func (c *Control) reconcileFleet(ctx context.Context, name string) (time.Duration, error) {
 	var again time.Duration
 	_, err := c.Store.Update(ctx, func(tx state.Tx) error {
 		again = 0
@@ -150,6 +157,19 @@ func (c *Control) fill(tx state.Tx, f *appstream.Fleet, is []*appstream.Instance
 
 // drain ends a fleet's instances and sessions; when nothing is left the fleet is stopped.
 func (c *Control) drain(tx state.Tx, f *appstream.Fleet, is []*appstream.Instance) error {
+	if err := c.endInstances(tx, is); err != nil {
+		return err
+	}
+	if len(is) == 0 && f.State == appstream.FleetStopping {
+		f.State = appstream.FleetStopped
+		c.Log.Info("fleet stopped", "fleet", f.Name)
+		return appstream.Fleets.Put(tx, f)
+	}
+	return nil
+}
+
+// endInstances asks for the end of instances and their sessions.
+func (c *Control) endInstances(tx state.Tx, is []*appstream.Instance) error {
 	for _, i := range is {
 		switch i.State {
 		case appstream.InstanceStarting, appstream.InstanceReady:
@@ -170,11 +190,6 @@ func (c *Control) drain(tx state.Tx, f *appstream.Fleet, is []*appstream.Instanc
 			}
 		case appstream.InstanceEnding:
 		}
-	}
-	if len(is) == 0 && f.State == appstream.FleetStopping {
-		f.State = appstream.FleetStopped
-		c.Log.Info("fleet stopped", "fleet", f.Name)
-		return appstream.Fleets.Put(tx, f)
 	}
 	return nil
 }

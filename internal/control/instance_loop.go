@@ -55,36 +55,50 @@ func (c *Control) startInstance(ctx context.Context, i *appstream.Instance) erro
 		if err != nil || !ok || now.State != appstream.InstanceStarting {
 			return err // it must end meanwhile: the change wakes us again
 		}
-		f, haveFleet, err := appstream.Fleets.Get(tx, now.Fleet)
-		if err != nil {
-			return err
-		}
 		if startErr == nil {
 			now.State, now.PublicKey, now.Local = appstream.InstanceReady, info.PublicKey, info.Local
-			if haveFleet && (f.StartFailures > 0 || len(f.Errors) > 0) {
-				f.StartFailures, f.RetryAt = 0, time.Time{}
-				setOtherErrors(f)
-				if err := appstream.Fleets.Put(tx, f); err != nil {
-					return err
-				}
-			}
-			return appstream.Instances.Put(tx, now)
+		} else {
+			now.State, now.Failure = appstream.InstanceEnding, startErr.Error()
 		}
-		now.State, now.Failure = appstream.InstanceEnding, startErr.Error()
-		if haveFleet {
-			setOtherErrors(f, appstream.FleetError{Code: "FLEET_INSTANCE_PROVISIONING_FAILURE", Message: startErr.Error()})
-			f.RetryAt = c.Now().UTC().Add(min(time.Second<<min(f.StartFailures, 6), time.Minute))
-			f.StartFailures++
-			if err := appstream.Fleets.Put(tx, f); err != nil {
-				return err
-			}
+		if now.Builder != "" {
+			err = c.builderInstanceStarted(tx, now.Builder, startErr)
+		} else {
+			err = c.fleetInstanceStarted(tx, now.Fleet, startErr)
 		}
-		return appstream.Instances.Put(tx, now)
+		return errors.Join(err, appstream.Instances.Put(tx, now))
 	})
 	if startErr != nil {
-		c.Log.Warn("instance did not start", "instance", i.ID, "fleet", i.Fleet, "error", startErr)
+		c.Log.Warn("instance did not start", "instance", i.ID, "fleet", i.Fleet, "builder", i.Builder, "error", startErr)
 	}
 	return err
+}
+
+// provisioningFailure is the code of FleetErrors for an instance that did not start.
+const provisioningFailure = "FLEET_INSTANCE_PROVISIONING_FAILURE"
+
+// retryAt is when the next instance may be started after this many failures in a row.
+func (c *Control) retryAt(failures int) time.Time {
+	return c.Now().UTC().Add(min(time.Second<<min(failures, 6), time.Minute))
+}
+
+// fleetInstanceStarted writes into a fleet how the start of one of its instances went.
+func (c *Control) fleetInstanceStarted(tx state.Tx, name string, startErr error) error {
+	f, ok, err := appstream.Fleets.Get(tx, name)
+	if err != nil || !ok {
+		return err
+	}
+	if startErr == nil {
+		if f.StartFailures == 0 && len(f.Errors) == 0 {
+			return nil
+		}
+		f.StartFailures, f.RetryAt = 0, time.Time{}
+		setOtherErrors(f)
+		return appstream.Fleets.Put(tx, f)
+	}
+	setOtherErrors(f, appstream.FleetError{Code: provisioningFailure, Message: startErr.Error()})
+	f.RetryAt = c.retryAt(f.StartFailures)
+	f.StartFailures++
+	return appstream.Fleets.Put(tx, f)
 }
 
 func (c *Control) endInstance(ctx context.Context, i *appstream.Instance) error {

@@ -58,10 +58,12 @@ func (c *Control) reconcileSession(ctx context.Context, id string) (time.Duratio
 	switch {
 	case s.Expire != 0:
 		return 0, c.endSession(ctx, s.ID, s.Expire, endReasons[s.Expire])
-	case !now.Before(s.MaxEnd):
+	case !s.MaxEnd.IsZero() && !now.Before(s.MaxEnd):
 		return 0, c.endSession(ctx, s.ID, appstream.EndMaxDuration, endReasons[appstream.EndMaxDuration])
 	case s.Begun < len(s.Applications()):
 		return 0, c.begin(ctx, s)
+	case s.MaxEnd.IsZero():
+		return 0, nil
 	default:
 		return s.MaxEnd.Sub(now), nil
 	}
@@ -142,13 +144,16 @@ func (c *Control) recordEnd(ctx context.Context, s *appstream.Session) error {
 	if s.EndRecorded {
 		return nil
 	}
-	c.Audit.Record(audit.Event{
-		Source: audit.AppStreamSource, Name: "EndSession", Time: s.Ended, Identity: audit.Itself(),
-		Additional: map[string]any{
-			"sessionId": string(s.ID), "userId": s.UserID, "stackName": s.Stack, "fleetName": s.Fleet, "endpoint": string(s.Endpoint),
-			"reason": s.EndReason, "startTime": s.Started.UTC().Format(time.RFC3339),
-		},
-	})
+	about := map[string]any{
+		"sessionId": string(s.ID), "userId": s.UserID, "endpoint": string(s.Endpoint),
+		"reason": s.EndReason, "startTime": s.Started.UTC().Format(time.RFC3339),
+	}
+	if s.Builder != "" {
+		about["builder"] = string(s.Builder)
+	} else {
+		about["stackName"], about["fleetName"] = s.Stack, s.Fleet
+	}
+	c.Audit.Record(audit.Event{Source: audit.AppStreamSource, Name: "EndSession", Time: s.Ended, Identity: audit.Itself(), Additional: about})
 	_, err := c.Store.Update(ctx, func(tx state.Tx) error {
 		now, ok, err := appstream.Sessions.Get(tx, string(s.ID))
 		if err != nil || !ok {

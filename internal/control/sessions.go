@@ -30,7 +30,7 @@ const (
 // LaunchRequest asks for a session.
 type LaunchRequest struct {
 	Visitor     appstream.Visitor
-	Stack       string // one of the visitor's
+	Stack       string // one of the visitor's; empty where the visitor comes for a builder
 	Application string
 	From        iam.Request // where the visitor is, for the policies of roles
 }
@@ -52,35 +52,50 @@ func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Sessi
 			return nil, err
 		}
 	}
-	var out *appstream.Session
-	var fleet string
-	place := func(tx state.Tx) error {
-		err := c.permit(tx, q.Visitor, q.Stack, q.Application)
-		if err != nil {
-			return err
-		}
-		if fleet, err = c.fleetOf(tx, q.Visitor, q.Stack); err != nil {
-			return err
-		}
-		f, err := c.usable(tx, q.Stack, fleet)
-		if err != nil {
-			return err
-		}
-		if out, err = c.running(tx, q, fleet); err != nil || out != nil {
-			return err
-		}
-		out, err = c.place(tx, f, q)
-		return err
+	l := c.onFleet(q)
+	if q.Visitor.Builder != "" {
+		l = c.onBuilder(q)
 	}
 	for {
-		_, err := c.Store.Update(ctx, place)
+		s, err := state.Write(ctx, c.Store, l.place)
 		if !errors.Is(err, errNoneReady) {
-			return out, err
+			return s, err
 		}
 		// An instance is on its way: wait for it as long as the caller does.
-		if err := state.Await(ctx, c.Store, func(r state.Reader) (bool, error) { return c.placeable(r, q.Stack, fleet) }); err != nil {
+		if err := state.Await(ctx, c.Store, l.placeable); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// launch is how a session gets its place.
+type launch struct {
+	place     func(state.Tx) (*appstream.Session, error) // errNoneReady asks to wait until placeable
+	placeable func(state.Reader) (bool, error)
+}
+
+// onFleet places a session on a fleet of the visitor's stack.
+func (c *Control) onFleet(q LaunchRequest) launch {
+	var fleet string
+	return launch{
+		place: func(tx state.Tx) (*appstream.Session, error) {
+			err := c.permit(tx, q.Visitor, q.Stack, q.Application)
+			if err != nil {
+				return nil, err
+			}
+			if fleet, err = c.fleetOf(tx, q.Visitor, q.Stack); err != nil {
+				return nil, err
+			}
+			f, err := c.usable(tx, q.Stack, fleet)
+			if err != nil {
+				return nil, err
+			}
+			if s, err := c.running(tx, q, fleet); err != nil || s != nil {
+				return s, err
+			}
+			return c.place(tx, f, q)
+		},
+		placeable: func(r state.Reader) (bool, error) { return c.placeable(r, q.Stack, fleet) },
 	}
 }
 
@@ -155,13 +170,23 @@ func (c *Control) place(tx state.Tx, f *appstream.Fleet, q LaunchRequest) (*apps
 	if !ok {
 		return nil, stackNotFound(q.Stack)
 	}
-	now := c.Now().UTC()
-	s := &appstream.Session{
-		ID: newSessionID(), UserID: q.Visitor.UserID, AuthType: string(q.Visitor.Auth), Provider: q.Visitor.Provider, Stack: q.Stack, Fleet: f.Name,
-		Application: q.Application, Context: q.Visitor.Context, Instance: inst.ID, Endpoint: stack.Endpoint(),
-		State: appstream.SessionPending, Started: now, MaxEnd: now.Add(f.MaxUserDuration),
-		DisconnectTimeout: f.DisconnectTimeout, IdleTimeout: f.IdleTimeout, Fixed: q.Visitor.Resolution, PublicKey: inst.PublicKey,
+	s := newSession(q, inst, stack.Endpoint(), c.Now().UTC())
+	s.Stack, s.Fleet, s.MaxEnd = q.Stack, f.Name, s.Started.Add(f.MaxUserDuration)
+	s.DisconnectTimeout, s.IdleTimeout = f.DisconnectTimeout, f.IdleTimeout
+	return c.claim(tx, inst, s)
+}
+
+// newSession is a session of a visitor's on an instance.
+func newSession(q LaunchRequest, inst *appstream.Instance, endpoint appstream.EndpointID, now time.Time) *appstream.Session {
+	return &appstream.Session{
+		ID: newSessionID(), UserID: q.Visitor.UserID, AuthType: string(q.Visitor.Auth), Provider: q.Visitor.Provider,
+		Application: q.Application, Context: q.Visitor.Context, Instance: inst.ID, Endpoint: endpoint,
+		State: appstream.SessionPending, Started: now, Fixed: q.Visitor.Resolution, PublicKey: inst.PublicKey,
 	}
+}
+
+// claim gives an instance and a place at its endpoint to a new session.
+func (c *Control) claim(tx state.Tx, inst *appstream.Instance, s *appstream.Session) (*appstream.Session, error) {
 	if s.Endpoint == appstream.InternetEndpoint {
 		s.Origin, s.DisplayPort = c.InternetOrigin, c.InternetPort
 	} else {

@@ -130,28 +130,10 @@ func (c *Control) checkStack(r state.Reader, s *appstream.Stack, endpoints bool)
 	if perm["DOMAIN_PASSWORD_SIGNIN"] == appstream.Disabled && perm["DOMAIN_SMART_CARD_SIGNIN"] == appstream.Disabled {
 		return fault.New(fault.Combination, "userSettings", "", "password and smart card sign-in cannot both be disabled")
 	}
-	if !endpoints || len(s.AccessEndpoints) == 0 {
+	if !endpoints {
 		return nil
 	}
-	if err := c.asServiceRole(r, "ec2:DescribeVpcEndpoints"); err != nil {
-		return err
-	}
-	streaming := 0
-	for _, e := range s.AccessEndpoints {
-		if e.EndpointType != "STREAMING" {
-			return fault.Newf(fault.Invalid, "accessEndpoints.endpointType", "", "%q is not STREAMING", e.EndpointType)
-		}
-		if e.VpceID == "" {
-			return fault.New(fault.Missing, "accessEndpoints.vpceId", "", "the VPC endpoint's ID is missing")
-		}
-		if streaming++; streaming > 1 {
-			return fault.New(fault.Combination, "accessEndpoints", "", "a stack has at most one STREAMING endpoint")
-		}
-		if err := c.checkEndpoint(r, appstream.EndpointID(e.VpceID)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.checkAccessEndpoints(r, s.AccessEndpoints)
 }
 
 // DeleteStack removes a stack that no fleet is associated with, and what users and entitlements had of it.

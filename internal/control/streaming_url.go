@@ -29,11 +29,7 @@ type StreamingURLRequest struct {
 // CreateStreamingURL returns a URL with which its bearer streams as the user, and when it expires.
 // CreateStreamingURL: validity 1 to 604800 s; the fleet must run and be associated with the stack.
 func (c *Control) CreateStreamingURL(ctx context.Context, q StreamingURLRequest) (string, time.Time, error) {
-	validity := int64(appstream.DefaultValidity)
-	set(&validity, q.Validity)
 	switch {
-	case validity < appstream.MinValidity || validity > appstream.MaxValidity:
-		return "", time.Time{}, fault.Newf(fault.Invalid, "validity", "", "%d is not between %d and %d", validity, appstream.MinValidity, appstream.MaxValidity)
 	case !userIDPattern.MatchString(q.UserID):
 		return "", time.Time{}, fault.Newf(fault.Invalid, "userId", "", "%q must match %s", q.UserID, userIDPattern)
 	case len(q.Context) > maxSessionContext || strings.ContainsRune(q.Context, 0):
@@ -51,14 +47,23 @@ func (c *Control) CreateStreamingURL(ctx context.Context, q StreamingURLRequest)
 			return "", time.Time{}, err
 		}
 	}
-	expires := c.Now().Add(time.Duration(validity) * time.Second).UTC().Truncate(time.Second)
-	token, err := appstream.SignGrant(c.Key, appstream.Grant{
-		Purpose: appstream.ForStreamingURL, Stack: q.Stack, Fleet: q.Fleet, UserID: q.UserID, Application: q.Application, Context: q.Context, Expires: expires,
-	})
+	return c.streamingURL(appstream.Grant{
+		Stack: q.Stack, Fleet: q.Fleet, UserID: q.UserID, Application: q.Application, Context: q.Context,
+	}, q.Validity, appstream.DefaultValidity)
+}
+
+// streamingURL signs a grant that is good for so many seconds; nil: for the default.
+func (c *Control) streamingURL(g appstream.Grant, seconds *int64, validity int64) (string, time.Time, error) {
+	set(&validity, seconds)
+	if validity < appstream.MinValidity || validity > appstream.MaxValidity {
+		return "", time.Time{}, fault.Newf(fault.Invalid, "validity", "", "%d is not between %d and %d", validity, appstream.MinValidity, appstream.MaxValidity)
+	}
+	g.Purpose, g.Expires = appstream.ForStreamingURL, c.Now().Add(time.Duration(validity)*time.Second).UTC().Truncate(time.Second)
+	token, err := appstream.SignGrant(c.Key, g)
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	return c.PublicURL + "/authenticate?parameters=" + url.QueryEscape(token), expires, nil
+	return c.PublicURL + "/authenticate?parameters=" + url.QueryEscape(token), g.Expires, nil
 }
 
 // usable refuses a stack and fleet that users cannot stream from now.

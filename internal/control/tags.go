@@ -13,7 +13,7 @@ import (
 // maxTags is the greatest number of tags of one resource.
 const maxTags = 50
 
-// Tags returns the tags of the stack or fleet with this ARN.
+// Tags returns the tags of the resource with this ARN.
 func (c *Control) Tags(ctx context.Context, arn string) (appstream.Tags, error) {
 	return state.Read(ctx, c.Store, func(r state.Reader) (appstream.Tags, error) {
 		t, err := c.tagged(r, arn)
@@ -73,6 +73,18 @@ func (c *Control) tagged(r state.Reader, arn string) (taggable, error) {
 			return taggable{}, orMissing(err, missing)
 		}
 		return taggable{&f.Tags, func(tx state.Tx) error { return appstream.Fleets.Put(tx, f) }}, nil
+	case string(appstream.ImageBuilder), string(appstream.AppBlockBuilder):
+		b, ok, err := appstream.Builders.Get(r, rest)
+		if err != nil || !ok {
+			return taggable{}, orMissing(err, missing)
+		}
+		return taggable{&b.Tags, func(tx state.Tx) error { return appstream.Builders.Put(tx, b) }}, nil
+	case "app-block":
+		a, ok, err := appstream.AppBlocks.Get(r, name)
+		if err != nil || !ok {
+			return taggable{}, orMissing(err, missing)
+		}
+		return taggable{&a.Tags, func(tx state.Tx) error { return appstream.AppBlocks.Put(tx, a) }}, nil
 	default:
 		return taggable{}, missing
 	}

@@ -59,7 +59,11 @@ func (p *Portal) recordUser(r *http.Request, v appstream.Visitor, stack string, 
 	if e.Additional == nil {
 		e.Additional = map[string]any{}
 	}
-	e.Additional["stackName"] = stack
+	if v.Builder != "" {
+		e.Additional["builder"] = string(v.Builder)
+	} else {
+		e.Additional["stackName"] = stack
+	}
 	p.record(r, e)
 }
 

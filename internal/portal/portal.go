@@ -210,10 +210,10 @@ func (p *Portal) launch(w http.ResponseWriter, r *http.Request, v appstream.Visi
 	if !readJSON(w, r, &q) {
 		return
 	}
-	if q.StackName == "" {
-		q.StackName = v.Stack // the only one of a streaming URL
+	if q.StackName == "" || v.Builder != "" {
+		q.StackName = v.Stack // the only one of a streaming URL; none where it is a builder's
 	}
-	if q.ApplicationID == "" || q.StackName == "" {
+	if q.ApplicationID == "" || q.StackName == "" && v.Builder == "" {
 		writeError(w, http.StatusBadRequest, "bad-request", "applicationId or stackName is missing")
 		return
 	}
@@ -242,7 +242,7 @@ func (p *Portal) session(w http.ResponseWriter, r *http.Request, v appstream.Vis
 		p.fail(w, r, err)
 		return
 	}
-	if !ok || s.UserID != v.UserID || s.AuthType != string(v.Auth) || s.Provider != v.Provider || v.Stack != "" && s.Stack != v.Stack {
+	if !ok || s.UserID != v.UserID || s.AuthType != string(v.Auth) || s.Provider != v.Provider || s.Builder != v.Builder || v.Stack != "" && s.Stack != v.Stack {
 		writeError(w, http.StatusNotFound, "no-session", "there is no such session of yours")
 		return
 	}

@@ -309,8 +309,8 @@ func until(t *testing.T, what string, cond func() bool) {
 
 // sessionInfo is one session of `penstock sessions --json`.
 type sessionInfo struct {
-	ID, UserID, StackName, FleetName, State, ConnectionState, EndpointID, EndReason, Display, Xauthority string
-	PID                                                                                                  int
+	ID, UserID, StackName, FleetName, State, ConnectionState, EndpointID, EndReason, Display, Xauthority, Builder string
+	PID                                                                                                           int
 }
 
 func (s *server) sessions() []sessionInfo {

@@ -29,8 +29,11 @@ type Limits struct {
 	NetworkInsightsPaths    int `json:"networkInsightsPaths"`    // in the Region; 100
 	NetworkInsightsAnalyses int `json:"networkInsightsAnalyses"` // in the Region; 1000
 
-	// Users is AppStream's: of the user pool; 50. It stands here so that one file has all quotas.
-	Users int `json:"users"`
+	// These are AppStream's. They stand here so that one file has all quotas.
+	Users            int `json:"users"`            // of the user pool; 50
+	ImageBuilders    int `json:"imageBuilders"`    // 10
+	AppBlockBuilders int `json:"appBlockBuilders"` // 10
+	AppBlocks        int `json:"appBlocks"`        // 10
 }
 
 // DefaultLimits are EC2's quotas of a new account.
@@ -39,6 +42,7 @@ func DefaultLimits() Limits {
 		VPCs: 5, SubnetsPerVPC: 200, EndpointsPerVPC: 50, SecurityGroups: 2500, RulesPerGroup: vpc.RulesPerGroup, GroupsPerInterface: 5,
 		NetworkACLsPerVPC: 200, EntriesPerNetworkACL: vpc.ACLEntriesPerDirection, RouteTablesPerVPC: 200, RoutesPerTable: 50,
 		PrefixLists: 100, EntriesPerPrefixList: 1000, TagsPerResource: 50, NetworkInsightsPaths: 100, NetworkInsightsAnalyses: 1000, Users: 50,
+		ImageBuilders: 10, AppBlockBuilders: 10, AppBlocks: 10,
 	}
 }
 

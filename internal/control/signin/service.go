@@ -186,6 +186,9 @@ func (s *Service) audit(name string, v appstream.Visitor, c Client, err error) {
 	if v.Stack != "" {
 		e.Additional["stackName"] = v.Stack
 	}
+	if v.Builder != "" {
+		e.Additional["builder"] = string(v.Builder)
+	}
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		e.ErrorCode, e.ErrorText = r.Code, r.Reason
 	} else if f, ok := errors.AsType[*fault.Error](err); ok {

@@ -1,0 +1,346 @@
+package e2e
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/appstream"
+	astypes "github.com/aws/aws-sdk-go-v2/service/appstream/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	penstock "penstock.dev/penstock/internal/appstream"
+	"penstock.dev/penstock/internal/appstream/appstreamtest"
+)
+
+// awsBuilder is an image builder as the AWS CLI prints it.
+type awsBuilder struct {
+	Name, Arn, State, ImageArn string
+	AccessEndpoints            []struct{ EndpointType, VpceID string }
+	VpcConfig                  struct{ SubnetIDs, SecurityGroupIDs []string }
+	ImageBuilderErrors         []struct{ ErrorCode, ErrorMessage string }
+}
+
+// imageBuilders describes image builders by the AWS CLI.
+func (s *server) imageBuilders(names ...string) []awsBuilder {
+	s.t.Helper()
+	var out struct{ ImageBuilders []awsBuilder }
+	args := []string{"appstream", "describe-image-builders"}
+	if len(names) > 0 {
+		args = append(append(args, "--names"), names...)
+	}
+	s.aws(&out, args...)
+	return out.ImageBuilders
+}
+
+func (s *server) untilImageBuilder(name, state string) awsBuilder {
+	s.t.Helper()
+	var b awsBuilder
+	until(s.t, "image builder "+name+" to be "+state, func() bool {
+		b = s.imageBuilders(name)[0]
+		return b.State == state
+	})
+	return b
+}
+
+// TestImageBuilderWithTheAWSCLI makes an image builder on the demo's endpoint, works on its desktop, stops, starts and deletes it.
+func TestImageBuilderWithTheAWSCLI(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	s := start(t, t.TempDir())
+	create := func(name, endpoint string, more ...string) []string {
+		args := []string{"appstream", "create-image-builder", "--name", name, "--image-name", "Penstock-Base", "--instance-type", "stream.standard.medium"}
+		if endpoint != "" {
+			args = append(args, "--access-endpoints", "EndpointType=STREAMING,VpceId="+endpoint)
+		}
+		return append(args, more...)
+	}
+	subnet := s.info.EndpointAddresses[0].SubnetID
+	var made struct{ ImageBuilder awsBuilder }
+	s.aws(&made, create("office", s.info.VPCEndpointID, "--vpc-config", "SubnetIds="+subnet, "--tags", "team=blue", "--description", "ours")...)
+	if b := made.ImageBuilder; b.State != "PENDING" || !strings.HasSuffix(b.Arn, ":image-builder/office") || !strings.HasSuffix(b.ImageArn, ":image/Penstock-Base") ||
+		len(b.AccessEndpoints) != 1 || !slices.Equal(b.VpcConfig.SubnetIDs, []string{subnet}) {
+		t.Errorf("made: got %+v", b)
+	}
+	s.awsFails("ResourceAlreadyExistsException", create("office", "")...)
+	s.awsFails("ResourceNotFoundException", "appstream", "describe-image-builders", "--names", "office", "nobody")
+	s.untilImageBuilder("office", "RUNNING")
+	var tags struct{ Tags map[string]string }
+	s.aws(nil, "appstream", "tag-resource", "--resource-arn", made.ImageBuilder.Arn, "--tags", "cost=12")
+	s.aws(&tags, "appstream", "list-tags-for-resource", "--resource-arn", made.ImageBuilder.Arn)
+	if tags.Tags["team"] != "blue" || tags.Tags["cost"] != "12" {
+		t.Errorf("tags: got %v", tags.Tags)
+	}
+
+	// Its desktop, at its endpoint and nowhere else.
+	streamingURL := func() string {
+		var u struct{ StreamingURL string }
+		s.aws(&u, "appstream", "create-image-builder-streaming-url", "--name", "office")
+		return u.StreamingURL
+	}
+	p := s.visit(streamingURL())
+	if l := p.launch("xterm"); l.status != 403 {
+		t.Errorf("an application that is not the desktop: got %+v, want status 403", l)
+	}
+	l := p.mustLaunch("Desktop")
+	u := mustURL(t, l.ViewerURL)
+	if !slices.ContainsFunc(s.info.EndpointAddresses, func(a struct{ SubnetID, Private, Dial string }) bool { return a.Dial == u.Hostname() }) {
+		t.Errorf("it streams from %s, want one of %v", u.Host, s.info.EndpointAddresses)
+	}
+	if _, err := tryConnect(t, mustURL(t, s.info.PublicURL), ticketOf(u), ""); err == nil {
+		t.Error("its ticket was good at the internet endpoint")
+	}
+	v := s.connect(s.visit(streamingURL()).mustLaunch("Desktop").ViewerURL, "") // another administrator comes to the same session
+	v.mustLive(t)
+	ss := s.sessions()
+	i := slices.IndexFunc(ss, func(x sessionInfo) bool { return x.ID == l.SessionID })
+	if i < 0 || ss[i].Builder != "image-builder/office" || ss[i].EndpointID != s.info.VPCEndpointID || ss[i].State != "ACTIVE" || ss[i].UserID != "ImageBuilderAdmin" ||
+		ss[i].Display == "" || ss[i].PID == 0 || len(ss) != 1 {
+		t.Fatalf("sessions: got %+v", ss)
+	}
+	appstreamtest.AwaitWindows(t, penstock.InstanceInfo{Local: &penstock.Local{Display: ss[i].Display, Xauthority: ss[i].Xauthority, PID: ss[i].PID}}, "xterm")
+	v.mustLive(t)
+
+	// A session that ends takes its instance with it; the builder runs on, on another one.
+	s.aws(nil, "appstream", "expire-session", "--session-id", l.SessionID)
+	v.mustEnd(t)
+	again := s.visit(streamingURL()).mustLaunch("Desktop")
+	if again.SessionID == l.SessionID {
+		t.Error("the session that was ended goes on")
+	}
+	v = s.connect(again.ViewerURL, "")
+	v.mustLive(t)
+
+	s.aws(nil, "appstream", "stop-image-builder", "--name", "office")
+	v.mustEnd(t)
+	s.untilImageBuilder("office", "STOPPED")
+	s.awsFails("OperationNotPermittedException", "appstream", "create-image-builder-streaming-url", "--name", "office")
+	s.aws(nil, "appstream", "stop-image-builder", "--name", "office") // again
+	s.aws(nil, "appstream", "start-image-builder", "--name", "office")
+	s.untilImageBuilder("office", "RUNNING")
+	s.aws(nil, "appstream", "start-image-builder", "--name", "office") // again
+	s.connect(s.visit(streamingURL()).mustLaunch("Desktop").ViewerURL, "").mustLive(t)
+	s.aws(&made, "appstream", "delete-image-builder", "--name", "office")
+	if made.ImageBuilder.State != "DELETING" {
+		t.Errorf("deleted: got %+v, want it DELETING", made.ImageBuilder)
+	}
+	until(t, "the builder to be gone", func() bool {
+		_, err := s.tryAWS("appstream", "describe-image-builders", "--names", "office")
+		return err != nil && strings.Contains(err.Error(), "(ResourceNotFoundException)")
+	})
+	until(t, "three ends of sessions on record", func() bool { return len(s.audited("--event-name", "EndSession")) == 3 })
+	if got := s.audited("--event-name", "EndSession"); !strings.Contains(got[0].CloudTrailEvent, `"builder":"image-builder/office"`) {
+		t.Errorf("the end of a session on record: got %s", got[0].CloudTrailEvent)
+	}
+	if got := s.audited("--event-name", "CreateImageBuilder"); len(got) < 2 {
+		t.Errorf("CreateImageBuilder on record: got %+v, want the one that was made and the refused one", got)
+	}
+}
+
+// TestBuildersNeedTheServiceRole: endpoints of builders are looked at as the service role, as those of stacks are.
+func TestBuildersNeedTheServiceRole(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	s := start(t, t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	as, net := s.sdk()
+	role := iam.NewFromConfig(s.asRoot())
+	zones := []string{s.info.EndpointAddresses[0].SubnetID, s.info.EndpointAddresses[1].SubnetID}
+	api, err := net.CreateVpcEndpoint(ctx, &ec2.CreateVpcEndpointInput{
+		VpcId: &s.info.VPCID, ServiceName: aws.String("com.amazonaws.us-east-1.appstream.api"), VpcEndpointType: ec2types.VpcEndpointTypeInterface, SubnetIds: zones,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	access := func(endpoint string) []astypes.AccessEndpoint {
+		return []astypes.AccessEndpoint{{EndpointType: astypes.AccessEndpointTypeStreaming, VpceId: &endpoint}}
+	}
+	image := func(endpoint string, subnets ...string) error {
+		in := &appstream.CreateImageBuilderInput{
+			Name: aws.String("i"), ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small"),
+		}
+		if endpoint != "" {
+			in.AccessEndpoints = access(endpoint)
+		}
+		if len(subnets) > 0 {
+			in.VpcConfig = &astypes.VpcConfig{SubnetIds: subnets}
+		}
+		_, err := as.CreateImageBuilder(ctx, in)
+		return err
+	}
+	app := func(endpoint string) error {
+		in := &appstream.CreateAppBlockBuilderInput{
+			Name: aws.String("a"), Platform: astypes.AppBlockBuilderPlatformTypeWindowsServer2019, InstanceType: aws.String("stream.standard.small"),
+			VpcConfig: &astypes.VpcConfig{SubnetIds: zones},
+		}
+		if endpoint != "" {
+			in.AccessEndpoints = access(endpoint)
+		}
+		_, err := as.CreateAppBlockBuilder(ctx, in)
+		return err
+	}
+	update := func(endpoint string) error {
+		_, err := as.UpdateAppBlockBuilder(ctx, &appstream.UpdateAppBlockBuilderInput{Name: aws.String("a"), AccessEndpoints: access(endpoint)})
+		return err
+	}
+	if err := app(""); err != nil { // one to update
+		t.Fatal(err)
+	}
+	each := func(code, text string, endpoint string) {
+		t.Helper()
+		wantCode(t, image(endpoint), code, text)
+		wantCode(t, update(endpoint), code, text)
+		other := &appstream.CreateAppBlockBuilderInput{
+			Name: aws.String("b"), Platform: astypes.AppBlockBuilderPlatformTypeWindowsServer2019, InstanceType: aws.String("stream.standard.small"),
+			VpcConfig: &astypes.VpcConfig{SubnetIds: zones}, AccessEndpoints: access(endpoint),
+		}
+		_, err := as.CreateAppBlockBuilder(ctx, other)
+		wantCode(t, err, code, text)
+	}
+	each("ResourceNotFoundException", "vpce-0123456789abcdef0", "vpce-0123456789abcdef0")
+	each("InvalidParameterCombinationException", "not for appstream.streaming", *api.VpcEndpoint.VpcEndpointId)
+
+	deny := func(action string) {
+		t.Helper()
+		document := `{"Version":"2012-10-17","Statement":[{"Sid":"No","Effect":"Deny","Action":"` + action + `","Resource":"*"}]}`
+		_, err := role.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: aws.String(serviceRole), PolicyName: aws.String("no"), PolicyDocument: &document})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	deny("ec2:DescribeVpcEndpoints")
+	each("InvalidRoleException", "lacks the action ec2:DescribeVpcEndpoints", s.info.VPCEndpointID)
+	deny("ec2:DescribeSubnets")
+	wantCode(t, image("", zones[0]), "InvalidRoleException", "lacks the action ec2:DescribeSubnets")
+	if _, err := role.DeleteRolePolicy(ctx, &iam.DeleteRolePolicyInput{RoleName: aws.String(serviceRole), PolicyName: aws.String("no")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := update(s.info.VPCEndpointID); err != nil {
+		t.Errorf("with the role: %v", err)
+	}
+	managed := "arn:aws:iam::aws:policy/service-role/" + serviceRole
+	if _, err := role.DetachRolePolicy(ctx, &iam.DetachRolePolicyInput{RoleName: aws.String(serviceRole), PolicyArn: &managed}); err != nil {
+		t.Fatal(err)
+	}
+	each("InvalidRoleException", "because no identity-based policy allows the ec2:Describe", s.info.VPCEndpointID)
+
+	// A builder that starts without what its network interface needs says so and is not tried for ever.
+	if err := image(""); err != nil {
+		t.Fatal(err)
+	}
+	failed := s.untilImageBuilder("i", "FAILED")
+	if e := failed.ImageBuilderErrors; len(e) == 0 || e[0].ErrorCode != "IAM_SERVICE_ROLE_MISSING_DESCRIBE_SUBNET_ACTION" {
+		t.Errorf("errors of the failed builder: got %+v", e)
+	}
+	_, err = as.StopImageBuilder(ctx, &appstream.StopImageBuilderInput{Name: aws.String("i")})
+	wantCode(t, err, "OperationNotPermittedException", "FAILED")
+	if _, err := role.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: aws.String(serviceRole), PolicyArn: &managed}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := as.StartImageBuilder(ctx, &appstream.StartImageBuilderInput{Name: aws.String("i")}); err != nil {
+		t.Fatal(err)
+	}
+	if b := s.untilImageBuilder("i", "RUNNING"); len(b.ImageBuilderErrors) != 0 {
+		t.Errorf("errors of a running builder: got %+v", b.ImageBuilderErrors)
+	}
+
+	// No role at all.
+	if _, err := role.DetachRolePolicy(ctx, &iam.DetachRolePolicyInput{RoleName: aws.String(serviceRole), PolicyArn: &managed}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := role.DeleteRole(ctx, &iam.DeleteRoleInput{RoleName: aws.String(serviceRole)}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = as.DeleteImageBuilder(ctx, &appstream.DeleteImageBuilderInput{Name: aws.String("i")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the builder to be gone", func() bool {
+		_, err := as.DescribeImageBuilders(ctx, &appstream.DescribeImageBuildersInput{Names: []string{"i"}})
+		return code(err) == "ResourceNotFoundException"
+	})
+	each("InvalidRoleException", "The service role is missing", s.info.VPCEndpointID)
+}
+
+// TestImageBuilderOutlivesTheServer kills the server: builders are as they were, and nobody has two.
+func TestImageBuilderOutlivesTheServer(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	as, _ := s.sdk()
+	create := func(as *appstream.Client, name string) error {
+		_, err := as.CreateImageBuilder(ctx, &appstream.CreateImageBuilderInput{
+			Name: &name, ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small"),
+		}, func(o *appstream.Options) { o.RetryMaxAttempts = 1 })
+		return err
+	}
+	// Many at once want the same name: one gets it.
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	made, exists := 0, 0
+	for range 8 {
+		wg.Go(func() {
+			err := create(as, "one")
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				made++
+			case code(err) == "ResourceAlreadyExistsException":
+				exists++
+			default:
+				t.Errorf("CreateImageBuilder: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if made != 1 || exists != 7 {
+		t.Errorf("%d were made and %d refused, want 1 and 7", made, exists)
+	}
+	s.untilImageBuilder("one", "RUNNING")
+	u, err := as.CreateImageBuilderStreamingURL(ctx, &appstream.CreateImageBuilderStreamingURLInput{Name: aws.String("one"), Validity: aws.Int64(3600)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := s.visit(*u.StreamingURL).mustLaunch("Desktop")
+	s.connect(lost.ViewerURL, "").mustLive(t)
+	if err := create(as, "two"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := as.StopImageBuilder(ctx, &appstream.StopImageBuilderInput{Name: aws.String("one")}); err != nil {
+		t.Fatal(err)
+	}
+	s.kill() // while one stops and two starts
+
+	s = start(t, dir)
+	as, _ = s.sdk()
+	s.untilImageBuilder("one", "STOPPED")
+	s.untilImageBuilder("two", "RUNNING")
+	ss := s.sessions()
+	if i := slices.IndexFunc(ss, func(x sessionInfo) bool { return x.ID == lost.SessionID }); i < 0 || ss[i].State != "EXPIRED" {
+		t.Errorf("the session of before: got %+v, want it EXPIRED", ss)
+	}
+	s.kill()
+
+	s = start(t, dir)
+	as, _ = s.sdk()
+	s.untilImageBuilder("two", "RUNNING")
+	u, err = as.CreateImageBuilderStreamingURL(ctx, &appstream.CreateImageBuilderStreamingURLInput{Name: aws.String("two")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.visit(*u.StreamingURL).mustLaunch("Desktop")
+	if !strings.HasPrefix(l.ViewerURL, s.info.PublicURL+"/stream/") {
+		t.Errorf("without an endpoint it streams from %.60s, want the internet endpoint", l.ViewerURL)
+	}
+	s.connect(l.ViewerURL, "").mustLive(t)
+}
