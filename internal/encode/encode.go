@@ -38,6 +38,7 @@ type Tiles struct {
 	next          int // the tile to go on with, so that none waits for ever behind a limit
 
 	frames  []frame // of the present update
+	taken   []bool  // by column of tiles
 	copies  []channel.Copy
 	moves   moves
 	solid   []int32 // tiles of the present update that are solid

@@ -2,6 +2,7 @@ package encode
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"image"
 	"unsafe"
@@ -107,25 +108,32 @@ func (t *Tiles) same(f *frame, part image.Rectangle) bool {
 	return true
 }
 
-// take copies what the frame changes into the shadow and makes those tiles dirty.
+// take copies what the frame changes into the shadow and makes those tiles dirty. It goes line by line and not tile by
+// tile, as memory is read ahead in order.
 func (t *Tiles) take(f *frame) {
 	grid := tilesOf(f.cut)
+	if cap(t.taken) < t.columns {
+		t.taken = make([]bool, t.columns)
+	}
+	taken := t.taken[:t.columns]
 	for row := grid.Min.Y; row < grid.Max.Y; row++ {
-		for column := grid.Min.X; column < grid.Max.X; column++ {
-			i := row*t.columns + column
-			if !f.changed[i] && !f.overlap {
-				continue
-			}
-			part := t.tile(i).Intersect(f.cut)
-			changed := false
-			for y := part.Min.Y; y < part.Max.Y; y++ {
-				if update(t.line(part.Min.X, part.Max.X, y), f.row(part.Min.X, part.Max.X, y)) {
-					changed = true
+		clear(taken)
+		first := row * t.columns
+		for y := max(row*tileSize, f.cut.Min.Y); y < min((row+1)*tileSize, f.cut.Max.Y); y++ {
+			for column := grid.Min.X; column < grid.Max.X; column++ {
+				if !f.changed[first+column] && !f.overlap {
+					continue
+				}
+				x0, x1 := max(column*tileSize, f.cut.Min.X), min((column+1)*tileSize, f.cut.Max.X)
+				if update(t.line(x0, x1, y), f.row(x0, x1, y)) {
+					taken[column] = true
 				}
 			}
-			if changed {
-				t.setDirty(i, true)
-				t.touch(i)
+		}
+		for column := grid.Min.X; column < grid.Max.X; column++ {
+			if taken[column] {
+				t.setDirty(first+column, true)
+				t.touch(first + column)
 			}
 		}
 	}
@@ -162,15 +170,31 @@ func equal(picture, captured []uint32) bool {
 	return true
 }
 
-// update makes dst equal to src without the byte that means nothing, and reports whether it was not.
+// update makes dst equal to src without the byte that means nothing, and reports whether it was not. It has no branch a
+// pixel: what moves differs everywhere.
 func update(dst, src []uint32) bool {
-	if bytes.Equal(octets(dst), octets(src)) {
+	d, s := octets(dst), octets(src)
+	if bytes.Equal(d, s) {
 		return false
 	}
-	changed := false
-	for i, p := range src {
-		if p &= rgb; dst[i] != p {
-			dst[i] = p
+	const mask = rgb | rgb<<32
+	var differ uint64
+	for len(d) >= 32 && len(s) >= 32 {
+		a, b := binary.LittleEndian.Uint64(s)&mask, binary.LittleEndian.Uint64(s[8:])&mask
+		e, f := binary.LittleEndian.Uint64(s[16:])&mask, binary.LittleEndian.Uint64(s[24:])&mask
+		differ |= (a ^ binary.LittleEndian.Uint64(d)) | (b ^ binary.LittleEndian.Uint64(d[8:])) |
+			(e ^ binary.LittleEndian.Uint64(d[16:])) | (f ^ binary.LittleEndian.Uint64(d[24:]))
+		binary.LittleEndian.PutUint64(d, a)
+		binary.LittleEndian.PutUint64(d[8:], b)
+		binary.LittleEndian.PutUint64(d[16:], e)
+		binary.LittleEndian.PutUint64(d[24:], f)
+		d, s = d[32:], s[32:]
+	}
+	changed := differ != 0
+	rest := len(dst) - len(d)/4
+	for i, p := range src[rest:] {
+		if p &= rgb; dst[rest+i] != p {
+			dst[rest+i] = p
 			changed = true
 		}
 	}
