@@ -168,7 +168,7 @@ func (d *display) receive(ctx context.Context) error {
 		case *media.Ack:
 			now := d.a.now()
 			d.mu.Lock()
-			ok := d.flow.Acknowledged(m.Seq, time.Duration(m.DecodeMicros)*time.Microsecond, now)
+			ok := d.flow.Acknowledged(m.Seq, time.Duration(m.DecodeMicros)*time.Microsecond, m.Queued, now)
 			d.mu.Unlock()
 			if !ok {
 				return &media.Close{Code: media.CloseBadMessage, Reason: "ack: this update was not sent"}

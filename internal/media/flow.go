@@ -66,6 +66,7 @@ type Flow struct {
 	fadedAt       time.Time
 	runBytes      int           // of small updates that followed each other without a gap
 	runBusy       time.Duration // what they took
+	runFull       bool          // the link was full with some of them
 	// reach is how large an update may be by what was seen so far: it doubles at most.
 	reach int
 }
@@ -83,6 +84,8 @@ type inFlight struct {
 	sent  time.Time
 	ahead int // bytes that were in flight before it
 	alone bool
+	// full says that the link had as much to carry as it was thought to, so that it can turn out to carry less.
+	full bool
 }
 
 // NewFlow makes an empty flow; wish is the greatest number of bytes in flight that the viewer wishes, 0 for
@@ -168,15 +171,16 @@ func (f *Flow) Sent(u SentUpdate, now time.Time) {
 	}
 	f.pending[f.n] = inFlight{SentUpdate: u, sent: now, ahead: f.bytes, alone: f.n == 0}
 	f.n++
+	f.pending[f.n-1].full = f.n == maxInFlight || 2*u.Bytes >= f.size(now) || f.bytes+u.Bytes >= f.window(now)
 	if u.Prompt {
 		f.prompts++
 	}
 	f.bytes += u.Bytes
 }
 
-// Acknowledged notes that update seq and all before it are drawn, and that it took the viewer decode from its
-// receipt to that. It reports false when seq was never sent; repetitions are fine.
-func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) bool {
+// Acknowledged notes that update seq and all before it are drawn, that it took the viewer decode from its
+// receipt to that, and how many it has waiting now. It reports false when seq was never sent; repetitions are fine.
+func (f *Flow) Acknowledged(seq uint32, decode time.Duration, waiting int, now time.Time) bool {
 	if seq <= f.acked {
 		return true
 	}
@@ -197,7 +201,11 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 	arrived := now.Add(-decode)
 	took = max(arrived.Sub(last.sent), time.Microsecond)
 
-	f.measure(&first, bytes, arrived, base, known)
+	full := false
+	for i := range f.pending[:done] {
+		full = full || f.pending[i].full
+	}
+	f.measure(&first, bytes, full, arrived, base, known)
 	f.delay = max(0, took-base)
 	if last.Lossy && known {
 		// What the link cannot explain, a busy machine for one, gets no better with fewer bytes.
@@ -205,7 +213,7 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 		if explained := float64(last.ahead+last.Bytes) / max(f.Rate(), 1); late > 2*seconds(explained) {
 			late = seconds(explained)
 		}
-		f.tuner.seen(late, base, decode, now)
+		f.tuner.seen(late, base, decode, waiting, now)
 	}
 	f.trip.seen(took, last.alone && bytes <= smallUpdate, now)
 	if rate := f.Rate(); last.alone && rate > 0 && took > 3*(base+seconds(float64(bytes)/rate))/2+doubtTime {
@@ -227,8 +235,9 @@ func (f *Flow) Acknowledged(seq uint32, decode time.Duration, now time.Time) boo
 }
 
 // measure takes bytes that have arrived into the bandwidth. The link was busy with them from when the update
-// before them had arrived, or from when their first could have.
-func (f *Flow) measure(first *inFlight, bytes int, arrived time.Time, base time.Duration, known bool) {
+// before them had arrived, or from when their first could have. When it was not full, it may carry more than that and not less:
+// what small updates take on their way is mostly the wait for processors.
+func (f *Flow) measure(first *inFlight, bytes int, full bool, arrived time.Time, base time.Duration, known bool) {
 	start := first.sent.Add(base)
 	gap := !f.arrived.After(start)
 	if !gap {
@@ -238,10 +247,11 @@ func (f *Flow) measure(first *inFlight, bytes int, arrived time.Time, base time.
 	if gap {
 		// base is not exact; what seems to have taken no time has taken some.
 		busy = max(busy, arrived.Sub(first.sent)/8)
-		f.runBytes, f.runBusy = 0, 0
+		f.runBytes, f.runBusy, f.runFull = 0, 0, false
 	}
 	f.runBytes += bytes
 	f.runBusy += busy
+	f.runFull = f.runFull || full
 	enough := enoughBytes
 	if known && f.busy > 0 {
 		enough = min(enough, f.size(arrived)/2)
@@ -249,12 +259,16 @@ func (f *Flow) measure(first *inFlight, bytes int, arrived time.Time, base time.
 	if f.runBytes < enough {
 		return
 	}
+	if !f.runFull && float64(f.runBytes) < f.Rate()*f.runBusy.Seconds() {
+		f.runBytes, f.runBusy = 0, 0
+		return
+	}
 	fade := math.Exp(-arrived.Sub(f.fadedAt).Seconds() / max(fadeTime, fadeTrips*base).Seconds())
 	fade = max(fade, fadeMost)
 	f.fadedAt = arrived
 	f.carried = f.carried*fade + float64(f.runBytes)
 	f.busy = f.busy*fade + f.runBusy.Seconds()
-	f.runBytes, f.runBusy = 0, 0
+	f.runBytes, f.runBusy, f.runFull = 0, 0, false
 	could := int(min(f.Rate()*mostUpdateTime.Seconds(), greatestUpdate))
 	f.reach = max(min(could, max(f.reach, min(2*f.reach, 2*bytes))), leastUpdate)
 }

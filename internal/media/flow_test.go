@@ -18,10 +18,12 @@ type path struct {
 	trip     time.Duration
 	decode   time.Duration
 	lossTime time.Duration // of each loss; 0: there are none
+	jitter   time.Duration // at most so long a processor is awaited after the way
 	rng      *rand.Rand
 
-	free time.Time // when the link has carried all that was given to it
-	held time.Time // what is behind a loss arrives no earlier
+	drawn time.Time // when the viewer has drawn all that it has
+	free  time.Time // when the link has carried all that was given to it
+	held  time.Time // what is behind a loss arrives no earlier
 }
 
 // carry gives the link bytes and returns when they have arrived, and how long they waited for others before.
@@ -36,6 +38,10 @@ func (p *path) carry(bytes int, now time.Time) (arrived time.Time, queued time.D
 		p.held = p.free.Add(p.trip/2 + p.lossTime)
 	}
 	arrived = p.free.Add(p.trip / 2)
+	if p.jitter > 0 {
+		arrived = arrived.Add(time.Duration(p.rng.Int64N(int64(p.jitter))))
+		defer func() { p.held = arrived }()
+	}
 	if arrived.Before(p.held) {
 		arrived = p.held
 	}
@@ -72,11 +78,12 @@ type stream struct {
 }
 
 type event struct {
-	at     time.Time
-	seq    uint32 // 0: a pong
-	decode time.Duration
-	sent   time.Time
-	key    time.Time
+	at      time.Time
+	seq     uint32    // 0: a pong
+	arrived time.Time // at the viewer, which draws one after the other,
+	drawn   time.Time // and has done that
+	sent    time.Time
+	key     time.Time
 }
 
 func newStream(t *testing.T, rate float64, trip time.Duration, loss bool) *stream {
@@ -103,7 +110,11 @@ func (s *stream) send(bytes int, key time.Time) {
 	n, _ := s.flow.InFlight()
 	s.most = max(s.most, n)
 	at, queued := s.path.carry(bytes, s.now)
-	s.push(event{at: at.Add(s.path.decode + s.path.trip/2), seq: s.seq, decode: s.path.decode, key: key, sent: s.now})
+	if s.path.drawn.Before(at) {
+		s.path.drawn = at
+	}
+	s.path.drawn = s.path.drawn.Add(s.path.decode)
+	s.push(event{at: s.path.drawn.Add(s.path.trip / 2), seq: s.seq, arrived: at, drawn: s.path.drawn, key: key, sent: s.now})
 	s.queue = append(s.queue, queued)
 	s.carried += bytes
 	s.updates++
@@ -157,7 +168,13 @@ func (s *stream) run(d time.Duration) {
 				s.flow.RoundTrip(s.now.Sub(e.sent), s.now)
 				continue
 			}
-			if !s.flow.Acknowledged(e.seq, e.decode, s.now) {
+			waiting := 0
+			for _, later := range s.acks {
+				if later.seq > e.seq && !later.arrived.After(e.drawn) {
+					waiting++
+				}
+			}
+			if !s.flow.Acknowledged(e.seq, e.drawn.Sub(e.arrived), waiting, s.now) {
 				s.t.Fatalf("acknowledgement of %d was refused", e.seq)
 			}
 			s.rates = append(s.rates, s.flow.Rate())
@@ -375,19 +392,33 @@ func TestQualityFollowsChanges(t *testing.T) {
 	}
 }
 
-// Updates that come late for no reason of the link's, as on a busy machine, cost no quality.
+// Updates that come late for no reason of the link's, as on a busy machine, cost no quality, and the link is not taken for a slow one.
 func TestQualityIgnoresABusyMachine(t *testing.T) {
 	t.Parallel()
-	s := newStream(t, 100*mbit, 5*time.Millisecond, false)
-	s.film, s.frame = true, 16_000
-	s.run(5 * time.Second)
-	s.forget()
-	for range 200 {
-		s.run(time.Duration(20+s.path.rng.IntN(80)) * time.Millisecond)
-		s.path.held = s.now.Add(40 * time.Millisecond) // nobody took what came
-	}
-	if s.quality.VideoFPS != 60 || s.quality.VideoQP > 30 {
-		t.Errorf("got %+v after %d steps, want the quality of an idle machine", s.quality, s.steps)
+	for _, frame := range []float64{2_000, 5_000, 16_000} {
+		for _, busy := range []struct{ stall, jitter time.Duration }{
+			{10, 0}, {40, 0}, {100, 0}, {0, 10}, {0, 20}, {0, 40}, {100, 20},
+		} {
+			t.Run(fmt.Sprintf("%.0f bytes, %d ms, %d ms", frame, busy.stall, busy.jitter), func(t *testing.T) {
+				s := newStream(t, 100*mbit, 5*time.Millisecond, false)
+				s.run(time.Second) // the first picture
+				s.film, s.frame = true, frame
+				s.run(5 * time.Second)
+				s.forget()
+				s.path.jitter = busy.jitter * time.Millisecond
+				for range 300 {
+					s.run(time.Duration(20+int(busy.stall)+s.path.rng.IntN(1+4*int(busy.stall))) * time.Millisecond)
+					s.path.held = s.now.Add(busy.stall * time.Millisecond) // nobody took what came
+				}
+				t.Logf("%+v after %d steps, rate %.0f to %.0f B/s", s.quality, s.steps, quantile(s.rates, 0.02), quantile(s.rates, 0.5))
+				if s.quality.VideoFPS != 60 || s.quality.VideoQP > 30 {
+					t.Errorf("got %+v after %d steps, want the quality of an idle machine", s.quality, s.steps)
+				}
+				if median := quantile(s.rates, 0.5); busy.stall == 0 && busy.jitter <= 20 && median < s.path.rate/2 {
+					t.Errorf("the link of %.0f B/s was taken for one of %.0f", s.path.rate, median)
+				}
+			})
+		}
 	}
 }
 
