@@ -18,7 +18,7 @@ export function places(width, height) {
 
 /** What the probe needs to know to read the cells. */
 export function layout(width, height) {
-  return { places: places(width, height), cell, columns, lines };
+  return { size: [width, height], places: places(width, height), cell, columns, lines };
 }
 
 /** The number in twenty cells, the last one first; undefined where a cell is neither black nor white or the checksum is wrong. */

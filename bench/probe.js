@@ -16,8 +16,11 @@
     const [r, g, b] = getImageData.call(context, x, y, 1, 1).data;
     return (r << 16) | (g << 8) | b;
   };
+  // The contexts that paint, the first ones first: a viewer's own trials on canvases aside come later.
+  const painters = new Set();
   const look = (context) => {
     const canvas = context.canvas;
+    painters.add(context);
     const shown = inPage ? canvas.isConnected : true;
     if (!enabled || !shown || points.some(([x, y]) => canvas.width <= x || canvas.height <= y)) {
       return;
@@ -54,15 +57,96 @@
     points = data.points;
     last = data.last;
   };
+
+  const now = () => performance.timeOrigin + performance.now();
+
+  /** Milliseconds by which this page's or worker's clock, which an adjustment of the system's does not reach, is behind the system's. */
+  const clock = () => {
+    const before = Date.now();
+    let at = before;
+    while (at === before) {
+      at = Date.now();
+    }
+    return at - now();
+  };
+
+  /**
+   * Reads the cells at the places in every animation frame, from the very context that paints a canvas of that size, until the
+   * function that it returns is called, which gives { clock, samples: [[time, colours of the cells' centres…]] }. Undefined where
+   * there is no such context.
+   */
+  const watch = ({ size, places, cell, columns, lines }) => {
+    const width = cell * columns;
+    const height = cell * lines;
+    const painter = () => {
+      for (const context of painters) {
+        const { canvas } = context;
+        if (
+          canvas.width === size[0] &&
+          canvas.height === size[1] &&
+          (!inPage || canvas.isConnected)
+        ) {
+          return context;
+        }
+      }
+      return undefined;
+    };
+    if (painter() === undefined) {
+      return undefined;
+    }
+    const offset = clock();
+    const samples = [];
+    let running = true;
+    const tick = () => {
+      if (!running) {
+        return;
+      }
+      const time = now();
+      const context = painter();
+      samples.push([
+        time,
+        ...places.map(([left, top]) => {
+          // Two bits a cell: black is 0, white 1, anything between 2.
+          const { data } = getImageData.call(context, left, top, width, height);
+          let bits = "";
+          for (let bit = 0; bit < columns * lines; bit++) {
+            const x = Math.floor(((bit % columns) + 0.5) * cell);
+            const y = Math.floor((Math.floor(bit / columns) + 0.5) * cell);
+            const at = (y * width + x) * 4;
+            const light = (data[at] + data[at + 1] + data[at + 2]) / 3;
+            bits = `${light > 170 ? 1 : light < 85 ? 0 : 2}${bits}`;
+          }
+          return bits;
+        }),
+      ]);
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+    return () => {
+      running = false;
+      return { clock: offset, samples };
+    };
+  };
+
   if (!inPage) {
-    announce.onmessage = ({ data }) => set(data);
+    let unwatch;
+    announce.onmessage = ({ data }) => {
+      if (data.watch !== undefined) {
+        unwatch = watch(data.watch);
+        announce.postMessage({ watching: unwatch !== undefined });
+      } else if (data.unwatch) {
+        announce.postMessage({ watched: unwatch?.() });
+      } else {
+        set(data);
+      }
+    };
     return;
   }
 
   // In the page: one press at a time, from its event to the change.
   const listeners = new Set();
   const tell = (change) => {
-    for (const listener of listeners) {
+    for (const listener of [...listeners]) {
       listener(change);
     }
   };
@@ -90,7 +174,6 @@
     plainDrawImage.call(scratch, canvas, x, y, 1, 1, 0, 0, 1, 1);
     return colourAt(scratch, [0, 0]);
   };
-  const now = () => performance.timeOrigin + performance.now();
 
   /** The colour that the canvas element has now at all points, or undefined. */
   globalThis.benchProbe.look = (selector) => {
@@ -116,11 +199,13 @@
       event,
       (pressed) => {
         const start = performance.timeOrigin + pressed.timeStamp;
-        const heard = (change) => {
-          listeners.delete(heard);
-          globalThis.benchAnswer({ milliseconds: change.time - start, colour: change.colour });
+        const changed = (change) => {
+          if (change.colour !== undefined) {
+            listeners.delete(changed);
+            globalThis.benchAnswer({ milliseconds: change.time - start, colour: change.colour });
+          }
         };
-        listeners.add(heard);
+        listeners.add(changed);
       },
       { capture: true, once: true },
     );
@@ -164,46 +249,39 @@
     requestAnimationFrame(tick);
   };
 
-  /** Reads the cells at the places in every animation frame until stopped: [time, colours of the cells' centres…]. */
-  globalThis.benchProbe.watch = ({ selector, places, cell, columns, lines }) => {
-    const width = cell * columns;
-    const height = cell * lines;
-    const strip = copyOf(width * places.length, height);
-    const samples = [];
-    let running = true;
-    const tick = () => {
-      if (!running) {
-        return;
-      }
-      const time = now();
-      const canvas = screen(selector);
-      places.forEach(([x, y], i) => {
-        plainDrawImage.call(strip, canvas, x, y, width, height, i * width, 0, width, height);
-      });
-      const { data } = getImageData.call(strip, 0, 0, width * places.length, height);
-      samples.push([
-        time,
-        ...places.map((_, i) => {
-          // Two bits a cell: black is 0, white 1, anything between 2.
-          let bits = "";
-          for (let bit = 0; bit < columns * lines; bit++) {
-            const x = i * width + ((bit % columns) + 0.5) * cell;
-            const y = (Math.floor(bit / columns) + 0.5) * cell;
-            const at = (Math.floor(y) * width * places.length + Math.floor(x)) * 4;
-            const light = (data[at] + data[at + 1] + data[at + 2]) / 3;
-            bits = `${light > 170 ? 1 : light < 85 ? 0 : 2}${bits}`;
-          }
-          return bits;
-        }),
-      ]);
-      requestAnimationFrame(tick);
-    };
-    requestAnimationFrame(tick);
-    globalThis.benchProbe.unwatch = () => {
-      running = false;
-      return samples;
+  /** What a worker says next that has this member; fails after ten seconds. */
+  const heard = (member) =>
+    new Promise((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error(`no worker said ${member}`)), 10_000);
+      const listener = (message) => {
+        if (message[member] !== undefined) {
+          clearTimeout(late);
+          listeners.delete(listener);
+          resolve(message[member]);
+        }
+      };
+      listeners.add(listener);
+    });
+
+  // Frames are watched where they are painted: in the page, or in the worker that does it.
+  let unwatch;
+  globalThis.benchProbe.watch = async (what) => {
+    unwatch = watch(what);
+    if (unwatch !== undefined) {
+      return;
+    }
+    const watching = heard("watching");
+    announce.postMessage({ watch: what });
+    if (!(await watching)) {
+      throw new Error(`nobody paints a canvas of ${what.size.join("×")}`);
+    }
+    unwatch = () => {
+      const watched = heard("watched");
+      announce.postMessage({ unwatch: true });
+      return watched;
     };
   };
+  globalThis.benchProbe.unwatch = () => unwatch();
 
   /** The picture of the canvas, raw as base64, four bytes a pixel. */
   globalThis.benchProbe.picture = (selector, width, height) => {
@@ -215,16 +293,6 @@
       text += String.fromCharCode(...data.subarray(i, i + 0x8000));
     }
     return btoa(text);
-  };
-
-  /** Milliseconds by which this page's clock, which an adjustment of the system's does not reach, is behind the system's. */
-  globalThis.benchProbe.clock = () => {
-    const before = Date.now();
-    let at = before;
-    while (at === before) {
-      at = Date.now();
-    }
-    return at - now();
   };
 
   if (globalThis.benchExpect !== undefined) {

@@ -403,13 +403,9 @@ class Bench {
       const read = meter(viewer);
       await pause(this.#count.watch * 1000);
       const cost = read();
-      const clock = await page.evaluate(() => globalThis.benchProbe.clock());
-      await page.evaluate((what) => globalThis.benchProbe.watch(what), {
-        selector: viewer.canvas,
-        ...layout(width, height),
-      });
+      await page.evaluate((what) => globalThis.benchProbe.watch(what), layout(width, height));
       await pause(this.#count.watch * 1000);
-      const samples = await page.evaluate(() => globalThis.benchProbe.unwatch());
+      const { samples, clock } = await page.evaluate(() => globalThis.benchProbe.unwatch());
       await stop(player);
       return { ...summary(samples, sent(log), clock), cost };
     } finally {
