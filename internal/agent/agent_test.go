@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"image"
 	"io"
 	"math/rand/v2"
@@ -519,6 +520,33 @@ func TestPacing(t *testing.T) {
 		time.Sleep(time.Second)
 		w.screen.draw(image.Rect(0, 60, 640, 120))
 		expect("a strip after a rest", 0, "(0,60)-(640,120)")
+
+		// A film whose frames come in one piece is not waited for any more, until one comes in strips.
+		time.Sleep(time.Second)
+		for frame := 1; frame <= 40; frame++ {
+			time.Sleep(20 * time.Millisecond)
+			w.screen.draw(big)
+			after := time.Duration(0)
+			if frame <= 16 {
+				after = time.Millisecond
+			}
+			expect(fmt.Sprintf("frame %d in one piece", frame), after, big.String())
+		}
+		torn := 0
+		for range 20 {
+			time.Sleep(20 * time.Millisecond)
+			strips()
+			time.Sleep(40 * time.Millisecond)
+			u := p.got()
+			if len(u) != 1 {
+				torn++
+			}
+			seq = u[len(u)-1].seq
+			p.ack(seq)
+		}
+		if torn > 1 {
+			t.Errorf("%d of 20 frames in strips were torn", torn)
+		}
 	})
 }
 

@@ -21,6 +21,9 @@ const (
 	// A change of moveShare of the screen makes what changes there within moveTime part of a moving picture.
 	moveShare = 16
 	moveTime  = 250 * time.Millisecond
+	// When wholeFrames changes of a moving picture came in one piece, the next ones are thought to, until more comes
+	// within burstGap after one was sent.
+	wholeFrames = 16
 	// promptShare is how small a change must be, as a share of the screen, to count as the answer to an input.
 	promptShare = 16
 	never       = 24 * time.Hour
@@ -64,6 +67,8 @@ type display struct {
 	more    bool            // the encoder has the rest of a change
 	moved   image.Rectangle // where the last large change was
 	movedAt time.Time
+	whole   int       // changes of what moves that came in one piece, one after the other
+	hasty   time.Time // when a change that was not waited for had been sent
 	timer   *time.Timer
 	// failures counts captures that failed one after the other, as one does when the size has just changed.
 	failures int
@@ -238,6 +243,9 @@ func (d *display) pump(ctx context.Context) error {
 			if err := d.update(ctx, next.prompt); err != nil {
 				return err
 			}
+			if d.whole > wholeFrames {
+				d.hasty = d.a.now()
+			}
 			continue
 		}
 		var damaged <-chan struct{}
@@ -336,8 +344,12 @@ func (d *display) take() error {
 	if err := d.a.screen.TakeDamage(&d.taken); err != nil {
 		return err
 	}
+	now := d.a.now()
+	if now.Sub(d.hasty) < burstGap {
+		d.whole = 0 // it was in parts after all
+	}
 	d.mu.Lock()
-	working := d.flow.Working(d.a.now())
+	working := d.flow.Working(now)
 	d.mu.Unlock()
 	for _, r := range d.taken.Rects() {
 		if working && r.Dx()*r.Dy()*promptShare <= d.size.Width*d.size.Height {
@@ -360,7 +372,14 @@ func (d *display) pending() bool {
 func (d *display) settle(ctx context.Context) error {
 	start := d.a.now()
 	large := d.region.Area()*burstShare > d.size.Width*d.size.Height
-	if !large && !d.moves(start) || d.size != d.a.screen.Size() {
+	moves := d.moves(start)
+	if !large && !moves || d.size != d.a.screen.Size() {
+		return nil
+	}
+	if !moves {
+		d.whole = 0
+	}
+	if d.whole++; d.whole > wholeFrames {
 		return nil
 	}
 	end := start.Add(burstTime)
@@ -376,6 +395,7 @@ func (d *display) settle(ctx context.Context) error {
 		case <-d.timer.C:
 			return nil
 		case <-d.a.screen.Damaged():
+			d.whole = 0
 			if err := d.take(); err != nil {
 				return d.lost(ctx, err)
 			}

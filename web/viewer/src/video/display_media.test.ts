@@ -276,7 +276,7 @@ describe("Display with decoders", () => {
     const connection = await open();
     connection.message(stream.newEpoch());
     connection.message(stream.update([key(red)]));
-    for (let i = 0; i < 2; i++) {
+    for (let i = 0; i < 4; i++) {
       connection.message(stream.update([delta(green)]));
       await settle();
       expect(display.stats.videoPath).toBe("copy");

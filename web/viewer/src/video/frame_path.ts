@@ -1,9 +1,12 @@
 /** Ways of a decoded frame to the canvas: copied through the shadow of the screen, or drawn, the shadow behind. */
 export type PathKind = "copy" | "draw";
 
-const samples = 3;
-/** Drawing must be so much quicker: what it costs later, on the way to the screen, is not in its time. */
-const clearly = 0.7;
+const samples = 5;
+/**
+ * Drawing must be so much quicker: what it costs later, on the way to the screen, is not in its time, while copying waits for its turn
+ * on a busy machine. With a graphics card it takes a tenth; without one, two thirds, and a frame costs twice as much in the end.
+ */
+const clearly = 0.4;
 
 /**
  * Chooses the faster path of frames by timing both on the first ones. Until it is decided frames are copied,
