@@ -87,6 +87,11 @@ func runAgent(ctx context.Context) error {
 	if err := link.conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
+	stopProfile, err := profileAgent(first.Configure.ProfileFD)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	level := slog.LevelInfo
 	if first.Configure.Debug {
 		level = slog.LevelDebug
@@ -112,8 +117,8 @@ type agentLink struct {
 }
 
 func openLink() (*agentLink, error) {
-	// Whatever is started here must not keep the link, or the lock of the user, open.
-	for _, fd := range []int{linkFD, linkFD + 1} {
+	// Whatever is started here must not keep the link, the lock of the user, or the file of a profile open.
+	for _, fd := range []int{linkFD, linkFD + 1, linkFD + 2} {
 		syscall.CloseOnExec(fd)
 	}
 	f := os.NewFile(linkFD, "link")
@@ -307,9 +312,8 @@ func (in *guestInstance) begin(b *linkapi.Begin) error {
 	case in.session != "" && in.session != b.Session:
 		return errors.New("the instance runs another session")
 	}
-	if in.session == "" && b.Width != 0 && b.Height != 0 {
-		// Before its first window: applications choose their size by the screen's.
-		if err := in.screen.Resize(media.Size{Width: int(b.Width), Height: int(b.Height)}); err != nil {
+	if in.session == "" {
+		if err := in.arrange(b); err != nil {
 			return err
 		}
 	}
@@ -321,6 +325,20 @@ func (in *guestInstance) begin(b *linkapi.Begin) error {
 	in.session = b.Session
 	in.log.Info("application started", "application", b.Application.Name)
 	return in.agent.Begin(sessionSpec(b))
+}
+
+// arrange gives the screen its size and the desktop its scale before the first application starts: applications choose their size by the
+// screen's, and some keep the scale that they started with.
+func (in *guestInstance) arrange(b *linkapi.Begin) error {
+	size, scale := media.Size{Width: int(b.Width), Height: int(b.Height)}, media.DefaultScale // a fixed screen's pixels are what was asked for
+	if size == (media.Size{}) {
+		size = media.Size{Width: int(b.Window.Width), Height: int(b.Window.Height)}
+		scale = int(b.Window.Scale)
+	}
+	if size.Width == 0 || size.Height == 0 {
+		size = in.screen.Size()
+	}
+	return in.screen.Arrange(media.SingleMonitor(size, scale).Fit(in.screen.MaxSize()))
 }
 
 // sessionEnviron is what applications learn of their session, by the names that AppStream's instances use.

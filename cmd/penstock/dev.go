@@ -50,6 +50,7 @@ type serverConfig struct {
 	limits     limitsConfig
 	logLevel   slog.Level
 	signIn     signInConfig
+	profileDir string // only dev has it
 }
 
 const (
@@ -64,6 +65,7 @@ func parseDev(args []string, out io.Writer) (serverConfig, error) {
 	fs.SetOutput(out)
 	c.flags(fs)
 	fs.BoolVar(&c.noDemo, "no-demo", false, "begin with an empty account that has one default VPC")
+	fs.StringVar(&c.profileDir, "profile", "", "`folder` for processor profiles (pprof) of the server and of each instance, written when they end")
 	c.limits.flags(fs)
 	if err := fs.Parse(args); err != nil {
 		return c, err
@@ -196,6 +198,11 @@ func (c serverConfig) serve(ctx context.Context, args []string, log *slog.Logger
 		}()
 	}
 	c.checkLimits(log)
+	stopProfile, err := profileServer(c.profileDir)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	r, err := openRegion(ctx, c, log)
 	if err != nil {
 		return err

@@ -132,7 +132,7 @@ func openRegion(ctx context.Context, c serverConfig, log *slog.Logger) (_ *regio
 	if r.flows, err = r.openFlowLogs(); err != nil {
 		return nil, err
 	}
-	if r.compute, err = process.New(process.Options{DataDir: c.dataDir, XServer: c.xServer, Log: log}); err != nil {
+	if r.compute, err = process.New(process.Options{DataDir: c.dataDir, XServer: c.xServer, ProfileDir: c.profileDir, Log: log}); err != nil {
 		return nil, err
 	}
 	return r, r.build()

@@ -715,28 +715,6 @@ func TestTooSlow(t *testing.T) {
 			wantEnd(t, &p.controlEnd, media.CloseTooSlow)
 		})
 	})
-	t.Run("nothing is heard", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, nil)
-			defer w.end()
-			p := w.open(w.ticket())
-			time.Sleep(15 * time.Second)
-			synctest.Wait()
-			if _, ok := (<-p.control.toViewer).(*media.Ping); !ok {
-				t.Error("no ping came after 15 s")
-			}
-			p.say(&media.Pong{})
-			time.Sleep(29 * time.Second)
-			synctest.Wait()
-			if p.controlEnd.isOver() {
-				t.Fatalf("closed with %v although it answered", p.controlEnd.why)
-			}
-			time.Sleep(6 * time.Second)
-			synctest.Wait()
-			wantEnd(t, &p.controlEnd, media.CloseTooSlow)
-		})
-	})
 	t.Run("no hello", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -761,15 +739,16 @@ func TestNothingHappensWhenNothingChanges(t *testing.T) {
 			t.Errorf("the first update came with %+v, want a ping to measure the way", m)
 		}
 		captures := w.screen.count()
-		for range 60 {
-			time.Sleep(10 * time.Second)
-			p.say(&media.Pong{})
-		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if u := p.got(); len(u) != 0 || w.screen.count() != captures {
 			t.Errorf("in ten quiet minutes: %d updates and %d captures", len(u), w.screen.count()-captures)
 		}
 		if n := len(p.control.toViewer); n != 0 {
 			t.Errorf("in ten quiet minutes: %d control messages", n)
+		}
+		if p.controlEnd.isOver() || p.displayEnd.isOver() {
+			t.Error("a quiet viewer was taken for lost")
 		}
 	})
 }

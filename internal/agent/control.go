@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"penstock.dev/penstock/internal/appstream"
@@ -14,8 +13,7 @@ const ProtocolVersion = 1
 
 const (
 	firstMessageTime = 10 * time.Second
-	quietTime        = 15 * time.Second // hearing nothing for so long asks for a pong
-	lostTime         = 30 * time.Second // and for so long ends the connection
+	lostTime         = 30 * time.Second // a viewer that takes a message no sooner is lost
 	endedTime        = 3 * time.Second  // for the last message of all
 	resizeSpacing    = 100 * time.Millisecond
 	maxOut           = 32
@@ -34,7 +32,6 @@ type viewer struct {
 	cancel  context.CancelCauseFunc
 	out     chan media.ToViewer // when it is full, the viewer is too slow
 	cursor  chan struct{}       // holds a token when the cursor is to be sent
-	heard   atomic.Int64        // µs of the agent's clock
 	layout  chan media.Layout   // holds the screen that is wished last
 	fixed   bool                // sizes of the window do not count
 	display *display            // guarded by the agent's mutex
@@ -81,7 +78,6 @@ func (a *Agent) ServeControl(ctx context.Context, ticket string, conn ControlCon
 	if hello.KeepsCursors {
 		v.kept = new(keptCursors)
 	}
-	v.heard.Store(int64(a.micros()))
 	welcome, c := a.join(v, hello)
 	if c != nil {
 		return c
@@ -195,12 +191,14 @@ func (a *Agent) leave(v *viewer, why *media.Close) {
 	}
 }
 
-// write sends the first message, then what is queued, and pings when the viewer is quiet.
+// write sends the first message, then what is queued, and ends the connection of a user who does nothing for too long. While nothing
+// happens it sends nothing: whether the viewer is still there is watched by the kernel that carries its connection, and asked by the
+// viewer when it has a reason to (docs/protocol.md).
 func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn, first media.ToViewer) error {
 	if err := send(ctx, conn, first); err != nil {
 		return err
 	}
-	timer := time.NewTimer(quietTime)
+	timer := time.NewTimer(a.untilIdle())
 	defer timer.Stop()
 	for {
 		var m media.ToViewer
@@ -213,20 +211,12 @@ func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn, first me
 			m = v.kept.message(a.cursor)
 			a.mu.Unlock()
 		case <-timer.C:
-			quiet := time.Duration(int64(a.micros())-v.heard.Load()) * time.Microsecond
-			idle := a.idle()
-			switch {
-			case quiet >= lostTime:
-				return &media.Close{Code: media.CloseTooSlow, Reason: "nothing was heard for 30 seconds"}
-			case idle:
-				v.send(&media.Ended{Code: uint16(appstream.EndIdle), Reason: "you were inactive for too long"})
-			case quiet >= quietTime:
-				m = &media.Ping{Time: a.micros()}
-			}
-			timer.Reset(max(quietTime-quiet, quietTime/3))
-			if m == nil {
+			wait := a.untilIdle()
+			if wait > 0 { // something was done meanwhile
+				timer.Reset(wait)
 				continue
 			}
+			m = &media.Ended{Code: uint16(appstream.EndIdle), Reason: "you were inactive for too long"}
 		}
 		if err := send(ctx, conn, m); err != nil {
 			return err
@@ -240,11 +230,14 @@ func (a *Agent) write(ctx context.Context, v *viewer, conn ControlConn, first me
 	}
 }
 
-// idle reports whether the user has done nothing for longer than the fleet allows.
-func (a *Agent) idle() bool {
+// untilIdle is how much longer the user may do nothing, as the fleet allows.
+func (a *Agent) untilIdle() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.spec.IdleTimeout > 0 && a.now().Sub(a.lastUsed) >= a.spec.IdleTimeout
+	if a.spec.IdleTimeout <= 0 {
+		return never
+	}
+	return max(0, a.lastUsed.Add(a.spec.IdleTimeout).Sub(a.now()))
 }
 
 // sending is the context of one message: it ends after limit, and when ctx has ended, after grace. A message
@@ -294,7 +287,6 @@ func (a *Agent) read(ctx context.Context, v *viewer, conn ControlConn) error {
 		if err != nil {
 			return err
 		}
-		v.heard.Store(int64(a.micros()))
 		switch m := m.(type) {
 		case *media.Input:
 			a.take(v, m)

@@ -61,6 +61,7 @@ type SessionSpec struct {
 	EndsAt            time.Time     // when the session reaches its greatest length; zero: never
 	DisplayPort       uint16        // where the viewer opens the display channel
 	Width, Height     uint16        // fixed screen; 0: follows the window
+	Window            Window        // the screen that it begins with, unless it is fixed
 	Context           string        // SessionContext of the streaming URL, for the application's environment
 }
 

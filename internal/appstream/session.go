@@ -58,6 +58,7 @@ type Session struct {
 	DisconnectTimeout time.Duration
 	IdleTimeout       time.Duration
 	Fixed             string    `json:",omitempty"` // WIDTHxHEIGHT of a fixed screen
+	Window            Window    `json:",omitzero"`  // the user's when the session was asked for
 	Ended             time.Time `json:",omitzero"`
 	EndCode           EndCode   `json:",omitempty"`
 	EndReason         string    `json:",omitempty"`
@@ -65,6 +66,13 @@ type Session struct {
 	Begun             int       `json:",omitempty"` // how many of Applications were started
 	Expire            EndCode   `json:",omitempty"` // wanted: the session must end for this reason
 	PublicKey         []byte    `json:",omitempty"` // the agent's, for tickets with KeySession
+}
+
+// Window is what a user's window was when it asked for a session, so that the screen has its size and scale before the first application
+// starts. The zero Window is not known.
+type Window struct {
+	Width, Height uint16 // device pixels; 0×0: not known
+	Scale         uint16 // percent, 100 is 96 dpi; 0: not known
 }
 
 // Applications are all applications that the session was asked to start, in order.

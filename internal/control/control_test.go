@@ -30,6 +30,7 @@ type fakeCompute struct {
 	mu      sync.Mutex
 	running map[appstream.InstanceID]bool
 	begun   map[appstream.SessionID][]string
+	windows map[appstream.SessionID]appstream.Window
 	stopped map[appstream.InstanceID]appstream.EndCode
 	failing bool
 	events  chan appstream.InstanceEvent
@@ -38,6 +39,7 @@ type fakeCompute struct {
 func newFakeCompute() *fakeCompute {
 	return &fakeCompute{
 		running: map[appstream.InstanceID]bool{}, begun: map[appstream.SessionID][]string{},
+		windows: map[appstream.SessionID]appstream.Window{},
 		stopped: map[appstream.InstanceID]appstream.EndCode{}, events: make(chan appstream.InstanceEvent, 16),
 	}
 }
@@ -73,6 +75,7 @@ func (f *fakeCompute) Begin(_ context.Context, id appstream.InstanceID, s appstr
 		return errors.New("instance does not run")
 	}
 	f.begun[s.ID] = append(f.begun[s.ID], s.Application.Name)
+	f.windows[s.ID] = s.Window
 	return nil
 }
 
@@ -564,6 +567,66 @@ func TestAnotherApplicationStartsInTheSameSession(t *testing.T) {
 	defer r.compute.mu.Unlock()
 	if got := r.compute.begun[a.ID]; !slices.Equal(got, []string{"editor", "terminal"}) {
 		t.Errorf("begun: got %v", got)
+	}
+}
+
+// TestStreaming: a session is found while it streams the application, by its user alone, and looking for it changes nothing.
+func TestStreaming(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.demo(2, "")
+	ask := func(user, app, only string) (*appstream.Session, error) {
+		return r.Streaming(r.ctx, control.LaunchRequest{
+			Visitor: appstream.Visitor{Auth: appstream.AuthAPI, Stack: "s", Fleet: "f", UserID: user, Application: only}, Stack: "s", Application: app,
+		})
+	}
+	none := func(user, app string) {
+		t.Helper()
+		if s, err := ask(user, app, ""); s != nil || err != nil {
+			t.Errorf("%s of %s: got %+v, %v; want none", app, user, s, err)
+		}
+	}
+	none("ann", "editor")
+	a := r.mustLaunch("ann")
+	s, err := ask("ann", "editor", "editor")
+	r.must(err)
+	if s == nil || s.ID != a.ID {
+		t.Errorf("got %+v, want session %s", s, a.ID)
+	}
+	none("ann", "terminal") // not started: that is a launch's to do
+	none("bob", "editor")
+	if _, err := ask("ann", "terminal", "editor"); !errors.As(err, new(*fault.Error)) {
+		t.Errorf("application that the URL does not name: got %v, want a fault", err)
+	}
+	if _, err := ask("ann", "nothing", ""); !errors.As(err, new(*fault.Error)) {
+		t.Errorf("unknown application: got %v, want a fault", err)
+	}
+	now, _, err := r.Session(r.ctx, a.ID)
+	r.must(err)
+	if len(now.More) != 0 {
+		t.Errorf("asking started %v", now.More)
+	}
+	r.must(r.ExpireSession(r.ctx, a.ID))
+	r.untilEnded(a.ID)
+	none("ann", "editor")
+}
+
+// TestWindowIsTheFirstScreen: what the user's window is reaches the instance with the session.
+func TestWindowIsTheFirstScreen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.demo(1, "")
+	want := appstream.Window{Width: 1400, Height: 1002, Scale: 200}
+	s, err := r.Launch(r.ctx, control.LaunchRequest{
+		Visitor: appstream.Visitor{Auth: appstream.AuthAPI, Stack: "s", Fleet: "f", UserID: "ann"}, Stack: "s", Application: "editor", Window: want,
+	})
+	r.must(err)
+	_, err = r.Ready(r.ctx, s.ID)
+	r.must(err)
+	r.compute.mu.Lock()
+	defer r.compute.mu.Unlock()
+	if got := r.compute.windows[s.ID]; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -116,6 +116,7 @@ func (c *Control) sessionSpec(ctx context.Context, s *appstream.Session) (appstr
 		ID: s.ID, UserID: s.UserID, Stack: s.Stack, Fleet: s.Fleet, Endpoint: s.Endpoint, Context: s.Context,
 		EndsAt: s.MaxEnd, ControlKey: publicKey(c.Key), DisconnectTimeout: s.DisconnectTimeout, IdleTimeout: s.IdleTimeout, DisplayPort: s.DisplayPort,
 	}
+	spec.Window = s.Window
 	if s.Fixed != "" {
 		var err error
 		if spec.Width, spec.Height, err = ParseResolution(s.Fixed); err != nil {

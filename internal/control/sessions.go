@@ -32,7 +32,8 @@ type LaunchRequest struct {
 	Visitor     appstream.Visitor
 	Stack       string // one of the visitor's; empty where the visitor comes for a builder
 	Application string
-	From        iam.Request // where the visitor is, for the policies of roles
+	Window      appstream.Window // the visitor's; zero: not known
+	From        iam.Request      // where the visitor is, for the policies of roles
 }
 
 // Launch gives the visitor a session: the running one of the same stack and fleet, or a new one on a ready instance. It returns
@@ -44,13 +45,8 @@ func (c *Control) Launch(ctx context.Context, q LaunchRequest) (*appstream.Sessi
 			return nil, err
 		}
 	}
-	if _, err := c.application(ctx, q.Application); err != nil {
+	if err := c.mayAsk(ctx, q); err != nil {
 		return nil, err
-	}
-	if q.Visitor.Asserted != nil && c.Roles != nil {
-		if err := c.Roles.MayStream(ctx, q.Visitor, q.Stack, q.From); err != nil {
-			return nil, err
-		}
 	}
 	l := c.onFleet(q)
 	if q.Visitor.Builder != "" {
@@ -99,6 +95,42 @@ func (c *Control) onFleet(q LaunchRequest) launch {
 	}
 }
 
+// mayAsk refuses applications that do not exist, and visitors whose role forbids the stack.
+func (c *Control) mayAsk(ctx context.Context, q LaunchRequest) error {
+	if _, err := c.application(ctx, q.Application); err != nil {
+		return err
+	}
+	if q.Visitor.Asserted != nil && c.Roles != nil {
+		return c.Roles.MayStream(ctx, q.Visitor, q.Stack, q.From)
+	}
+	return nil
+}
+
+// Streaming is the visitor's session that streams the application already; nil when there is none, and a fault when the visitor may not have
+// it. It changes nothing, and asks for the same permissions as Launch.
+func (c *Control) Streaming(ctx context.Context, q LaunchRequest) (*appstream.Session, error) {
+	if err := c.mayAsk(ctx, q); err != nil {
+		return nil, err
+	}
+	return state.Read(ctx, c.Store, func(r state.Reader) (*appstream.Session, error) {
+		if err := c.permit(r, q.Visitor, q.Stack, q.Application); err != nil {
+			return nil, err
+		}
+		fleet, err := c.fleetOf(r, q.Visitor, q.Stack)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := c.usable(r, q.Stack, fleet); err != nil {
+			return nil, err
+		}
+		s, err := c.sessionOf(r, q, fleet)
+		if err != nil || s == nil || s.State != appstream.SessionActive || !slices.Contains(s.Applications()[:s.Begun], q.Application) {
+			return nil, err
+		}
+		return s, nil
+	})
+}
+
 // errNoneReady says that no instance is ready now but one will be.
 var errNoneReady = errors.New("no instance is ready yet")
 
@@ -137,22 +169,27 @@ func (c *Control) readyInstance(r state.Reader, f *appstream.Fleet) (*appstream.
 	return nil, fault.Newf(fault.NotAvailable, "fleet", f.Name, "all of its %d instances are in use", f.DesiredInstances)
 }
 
-// running is the visitor's live session of the same stack and fleet, or nil. A user returns to a session wherever it was begun, but
+// running is the visitor's live session of the same stack and fleet, which gets the application, or nil. A user returns to a session wherever it was begun, but
 // not to that of somebody of the same name who proves it in another way.
 func (c *Control) running(tx state.Tx, q LaunchRequest, fleet string) (*appstream.Session, error) {
-	ss, err := appstream.Sessions.By(tx, "live-user", q.Stack+" "+q.Visitor.UserID)
+	s, err := c.sessionOf(tx, q, fleet)
+	if err != nil || s == nil || slices.Contains(s.Applications(), q.Application) {
+		return s, err
+	}
+	s.More = append(s.More, q.Application)
+	return s, appstream.Sessions.Put(tx, s)
+}
+
+// sessionOf finds the visitor's live session of a stack and fleet; nil when there is none.
+func (c *Control) sessionOf(r state.Reader, q LaunchRequest, fleet string) (*appstream.Session, error) {
+	ss, err := appstream.Sessions.By(r, "live-user", q.Stack+" "+q.Visitor.UserID)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range ss {
-		if s.Fleet != fleet || s.Expire != 0 || s.AuthType != string(q.Visitor.Auth) || s.Provider != q.Visitor.Provider {
-			continue
+		if s.Fleet == fleet && s.Expire == 0 && s.AuthType == string(q.Visitor.Auth) && s.Provider == q.Visitor.Provider {
+			return s, nil
 		}
-		if !slices.Contains(s.Applications(), q.Application) {
-			s.More = append(s.More, q.Application)
-			return s, appstream.Sessions.Put(tx, s)
-		}
-		return s, nil
 	}
 	return nil, nil
 }
@@ -181,7 +218,7 @@ func newSession(q LaunchRequest, inst *appstream.Instance, endpoint appstream.En
 	return &appstream.Session{
 		ID: newSessionID(), UserID: q.Visitor.UserID, AuthType: string(q.Visitor.Auth), Provider: q.Visitor.Provider,
 		Application: q.Application, Context: q.Visitor.Context, Instance: inst.ID, Endpoint: endpoint,
-		State: appstream.SessionPending, Started: now, Fixed: q.Visitor.Resolution, PublicKey: inst.PublicKey,
+		State: appstream.SessionPending, Started: now, Fixed: q.Visitor.Resolution, Window: q.Window, PublicKey: inst.PublicKey,
 	}
 }
 

@@ -102,7 +102,43 @@ func (p *Portal) authenticate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.SetCookie(w, p.cookie(t))
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	to := p.streaming(r, v)
+	if to == "" {
+		to = "/"
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// streaming is the viewer's URL when the session that a streaming URL leads to streams already: the way there needs no page in between. It is
+// empty when the portal's page has to decide, and for everything but a person's window that opens the URL: what looks ahead
+// at links, or frames them, gets no ticket. It starts nothing.
+func (p *Portal) streaming(r *http.Request, v appstream.Visitor) string {
+	if v.Application == "" || v.Builder != "" || r.Header.Get("Sec-Fetch-Dest") != "document" || r.Header.Get("Sec-Purpose") != "" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), launchWait)
+	defer cancel()
+	s, err := p.Control.Streaming(ctx, control.LaunchRequest{Visitor: v, Stack: v.Stack, Application: v.Application, From: p.Client(r).Origin()})
+	if err != nil || s == nil {
+		return "" // the page asks again, and shows why
+	}
+	to, err := p.Control.ViewerURL(ctx, s, source(r))
+	if err != nil {
+		return ""
+	}
+	p.recordLaunch(r, v, s, v.Application)
+	p.recordTicket(r, v, s)
+	return to
+}
+
+func (p *Portal) recordLaunch(r *http.Request, v appstream.Visitor, s *appstream.Session, application string) {
+	p.recordUser(r, v, s.Stack, audit.Event{Name: "LaunchApplication", Additional: map[string]any{
+		"application": application, "sessionId": string(s.ID), "endpoint": string(s.Endpoint), "fleetName": s.Fleet,
+	}})
+}
+
+func (p *Portal) recordTicket(r *http.Request, v appstream.Visitor, s *appstream.Session) {
+	p.recordUser(r, v, s.Stack, audit.Event{Name: "IssueTicket", Additional: map[string]any{"sessionId": string(s.ID), "endpoint": string(s.Endpoint)}})
 }
 
 // sendBack shows the portal's page with the reason of a refusal, and nobody signed in.
@@ -206,6 +242,11 @@ func (p *Portal) launch(w http.ResponseWriter, r *http.Request, v appstream.Visi
 	var q struct {
 		ApplicationID string `json:"applicationId"`
 		StackName     string `json:"stackName"`
+		Window        struct {
+			Width  uint16 `json:"width"`
+			Height uint16 `json:"height"`
+			Scale  uint16 `json:"scale"`
+		} `json:"window"`
 	}
 	if !readJSON(w, r, &q) {
 		return
@@ -219,7 +260,9 @@ func (p *Portal) launch(w http.ResponseWriter, r *http.Request, v appstream.Visi
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), launchWait)
 	defer cancel()
-	s, err := p.Control.Launch(ctx, control.LaunchRequest{Visitor: v, Stack: q.StackName, Application: q.ApplicationID, From: p.Client(r).Origin()})
+	s, err := p.Control.Launch(ctx, control.LaunchRequest{
+		Visitor: v, Stack: q.StackName, Application: q.ApplicationID, Window: appstream.Window(q.Window), From: p.Client(r).Origin(),
+	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		writeError(w, http.StatusServiceUnavailable, "no-capacity", "no machine became ready in time; try again")
 		return
@@ -229,9 +272,7 @@ func (p *Portal) launch(w http.ResponseWriter, r *http.Request, v appstream.Visi
 		p.fail(w, r, err)
 		return
 	}
-	p.recordUser(r, v, q.StackName, audit.Event{Name: "LaunchApplication", Additional: map[string]any{
-		"application": q.ApplicationID, "sessionId": string(s.ID), "endpoint": string(s.Endpoint), "fleetName": s.Fleet,
-	}})
+	p.recordLaunch(r, v, s, q.ApplicationID)
 	p.answer(ctx, w, r, v, s.ID)
 }
 
@@ -266,7 +307,7 @@ func (p *Portal) answer(ctx context.Context, w http.ResponseWriter, r *http.Requ
 			p.fail(w, r, err)
 			return
 		}
-		p.recordUser(r, v, s.Stack, audit.Event{Name: "IssueTicket", Additional: map[string]any{"sessionId": string(s.ID), "endpoint": string(s.Endpoint)}})
+		p.recordTicket(r, v, s)
 		out["state"], out["viewerUrl"] = "ready", u
 	case appstream.SessionExpired:
 		out["state"], out["code"], out["reason"] = "failed", "session-ended", s.EndReason

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,8 @@ import (
 //go:embed all:dist
 var dist embed.FS
 
-// Viewer serves the viewer's page and assets. Caching is the caller's: the private plane forbids it.
+// Viewer serves the viewer's page and assets. The caller forbids caching; files whose name is the hash of their content are the exception: the
+// browser of one user keeps them (docs/adr/0038).
 func Viewer() http.Handler { return newSite("viewer") }
 
 // Portal serves the portal's page and assets.
@@ -33,8 +35,16 @@ type site struct {
 
 type file struct {
 	body        []byte
+	packed      []byte // the body by gzip; nil: not worth it
 	contentType string
+	forever     bool // the name is the hash of the content
 }
+
+// forever is for the browser alone: what stands between it and us must keep nothing (AWS forbids proxies to cache endpoints).
+const forever = "private, max-age=31536000, immutable"
+
+// hashed are the names that the build gives to files by their content.
+var hashed = regexp.MustCompile(`^assets/.+-[A-Za-z0-9_-]{8}\.[a-z]+$`)
 
 func newSite(name string) *site {
 	s := &site{name: name, files: map[string]file{}}
@@ -50,11 +60,20 @@ func newSite(name string) *site {
 		if err != nil {
 			return nil //nolint:nilerr // an embedded file can be read
 		}
-		s.files[p] = file{body, contentType(p)}
+		s.files[p] = file{body: body, contentType: contentType(p), forever: hashed.MatchString(p)}
 		return nil
 	})
+	for name, f := range s.files {
+		if packed, ok := s.files[name+packedExt]; ok {
+			f.packed = packed.body
+			s.files[name] = f
+			delete(s.files, name+packedExt)
+		}
+	}
 	return s
 }
+
+const packedExt = ".gz"
 
 func contentType(name string) string {
 	switch ext := path.Ext(name); ext {
@@ -83,7 +102,32 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	w.Header().Set("Content-Type", f.contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(f.body)))
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(f.body))
+	h := w.Header()
+	h.Set("Content-Type", f.contentType)
+	if f.forever {
+		h.Set("Cache-Control", forever)
+	}
+	body := f.body
+	if f.packed != nil {
+		h.Set("Vary", "Accept-Encoding")
+		if r.Header.Get("Range") == "" && acceptsGzip(r) {
+			h.Set("Content-Encoding", "gzip")
+			body = f.packed
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
+}
+
+// acceptsGzip says whether the client lists gzip without refusing it.
+func acceptsGzip(r *http.Request) bool {
+	for _, line := range r.Header.Values("Accept-Encoding") {
+		for item := range strings.SplitSeq(line, ",") {
+			coding, quality, _ := strings.Cut(strings.TrimSpace(item), ";")
+			if q := strings.ReplaceAll(quality, " ", ""); strings.EqualFold(strings.TrimSpace(coding), "gzip") && q != "q=0" && !strings.HasPrefix(q, "q=0.0") {
+				return true
+			}
+		}
+	}
+	return false
 }

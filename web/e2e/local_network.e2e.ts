@@ -152,7 +152,8 @@ describe.skipIf(missing !== undefined)("Local Network Access", () => {
       await expect.poll(() => addresses(name), { timeout: 10_000 }).toEqual([other]);
       expect(await endpointState()).toBe("available");
 
-      // The running session reconnects by itself, from the page of the address that is lost.
+      // The running session reconnects by itself as soon as somebody uses it, from the page of the address that is lost.
+      await page.mouse.move(200, 200);
       await page.waitForFunction(() => window.penstock?.state === "reconnecting", undefined, {
         timeout: 60_000,
       });

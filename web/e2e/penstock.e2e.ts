@@ -74,6 +74,70 @@ it("opens a streaming URL, chooses the editor and types into it", async () => {
   await expect.poll(text, { timeout: 20_000 }).toBe("Penstock: (two) lines\näöü é ß € Ω");
 });
 
+it("leads straight to a session that streams the application already, and only a person's window", async () => {
+  const url = await region.streamingUrl("fay", "xterm");
+  const asked: string[] = [];
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await page.goto(url);
+  await streaming();
+  expect(asked).toContain("/api/portal/v1/launch");
+  const before = await region.sessionOf("fay");
+
+  const second = await context.newPage();
+  const paths: string[] = [];
+  second.on("request", (request) => paths.push(new URL(request.url()).pathname));
+  await second.goto(url);
+  await second.waitForFunction(() => window.penstock?.state === "streaming", undefined, {
+    timeout: 40_000,
+  });
+  expect(paths.slice(0, 2)).toEqual(["/authenticate", "/"]);
+  expect(paths.filter((path) => path.startsWith("/api/portal"))).toEqual([]);
+  expect(new URL(second.url()).hash).toBe("");
+  await exactPicture(region, second, "fay");
+  expect((await region.sessionOf("fay")).id).toBe(before.id);
+
+  // What reads links for somebody, or shows them in a frame, gets the portal's page and no ticket.
+  for (const headers of [
+    {},
+    { "Sec-Fetch-Dest": "iframe" },
+    { "Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch" },
+  ]) {
+    const answer = await fetch(url, { redirect: "manual", headers });
+    expect([answer.status, answer.headers.get("location")]).toEqual([303, "/"]);
+  }
+});
+
+it("keeps the scripts that are named by their content, and nothing else", async () => {
+  await page.goto(await region.streamingUrl("gus", "xterm"));
+  await streaming();
+  const carried = () =>
+    page.evaluate(() =>
+      performance
+        .getEntriesByType("resource")
+        .map((entry) => entry as PerformanceResourceTiming)
+        .filter(({ name }) => /\/assets\/.*\.(js|wasm|css)$/.test(name))
+        .map(({ name, transferSize }) => [name.split("/").at(-1) ?? "", transferSize] as const),
+    );
+  const first = await carried();
+  expect(first.length).toBeGreaterThan(4);
+  await page.goto("about:blank");
+  await page.goto(await region.streamingUrl("gus", "xterm"));
+  await streaming();
+  const again = await carried();
+  expect(again.map(([name]) => name).sort()).toEqual(first.map(([name]) => name).sort());
+  expect(again.filter(([, bytes]) => bytes > 0)).toEqual([]);
+  const { origin } = new URL(page.url());
+  for (const path of ["/", "/v1/config.json"]) {
+    const answer = await page.request.get(origin + path);
+    expect(answer.headers()["cache-control"]).toBe("no-store");
+  }
+  const script = await page.request.get(
+    `${origin}/assets/${first.find(([n]) => /js$/.test(n))?.[0]}`,
+  );
+  expect(script.headers()["cache-control"]).toBe("private, max-age=31536000, immutable");
+  expect(script.headers()["content-encoding"]).toBe("gzip");
+});
+
 it("moves the mouse, clicks and scrolls where the user does", async () => {
   await page.goto(await region.streamingUrl("bob", "xterm"));
   await streaming();

@@ -100,7 +100,11 @@ it("shows the applications and hands over to the viewer", async () => {
   expect(portal.calls).toEqual([
     "GET /api/portal/v1/me",
     "GET /api/portal/v1/applications/mousepad/icon",
-    'POST /api/portal/v1/launch {"stackName":"demo","applicationId":"mousepad"} 1',
+    `POST /api/portal/v1/launch ${JSON.stringify({
+      stackName: "demo",
+      applicationId: "mousepad",
+      window: { width: 1000, height: 700, scale: 100 },
+    })} 1`,
     "GET /api/portal/v1/sessions/s-1",
   ]);
   expect(agent.ticketsSeen[0]).toBe("first.sig");

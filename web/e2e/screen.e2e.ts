@@ -128,6 +128,23 @@ for (const { scale, width, height, real } of ratios) {
   });
 }
 
+it("starts the first application with the window's size and scale", async () => {
+  // xterm keeps the size of the letters that it started with.
+  const heights: number[] = [];
+  for (const scale of [1, 2]) {
+    const user = `first${scale}`;
+    await open(user, 640, 480, scale);
+    const session = await region.sessionOf(user);
+    const id = /^ *(0x[0-9a-f]+) .*"XTerm"\)/m.exec(
+      await region.x(session, "xwininfo", "-root", "-tree"),
+    )?.[1];
+    const hints = await region.x(session, "xprop", "-id", id ?? "", "WM_NORMAL_HINTS");
+    heights.push(Number(/resize increment: \d+ by (\d+)/.exec(hints)?.[1]));
+  }
+  expect(heights[0]).toBeLessThan(20);
+  expect(heights[1]).toBeGreaterThan(24);
+});
+
 it("follows a window that goes to a screen of another ratio", async () => {
   const page = await open("moves", 800, 600);
   const session = await region.sessionOf("moves");

@@ -1,9 +1,11 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
+import { precompress } from "../precompress.ts";
 
 export default defineConfig({
   root: fileURLToPath(new URL(".", import.meta.url)),
   base: "./",
+  plugins: [precompress()],
   build: {
     outDir: fileURLToPath(new URL("../../internal/webui/dist/portal", import.meta.url)),
     emptyOutDir: true,

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
+import { precompress } from "../precompress.ts";
 import { zstdModule, zstdPackage } from "./zstd_module.ts";
 
 const root = fileURLToPath(new URL(".", import.meta.url));
@@ -25,29 +26,51 @@ function zstdAsset(): Plugin {
   };
 }
 
-/** Preloads the decoder, which the script would ask for only after it has run. */
-function preloadDecoder(): Plugin {
+/**
+ * Adds the page's script to the viewer's page, after its first one: it waits for the document and the style sheet, the first does not.
+ * Preloads the decoder, which a script would ask for only after it has run.
+ */
+function pageScripts(): Plugin {
   return {
-    name: "penstock:preload",
+    name: "penstock:scripts",
     transformIndexHtml: {
       order: "post",
-      handler(_html, { bundle, path }) {
+      handler(html, { bundle, path }) {
         if (path.endsWith("second.html")) {
           return []; // the first window's worker decodes
         }
-        return Object.keys(bundle ?? {})
-          .filter((name) => name.endsWith(".wasm"))
+        const files = Object.values(bundle ?? {});
+        const page = files.find((f) => f.type === "chunk" && f.isEntry && f.name === "page");
+        const script = {
+          tag: "script",
+          attrs: {
+            type: "module",
+            crossorigin: true,
+            src: `./${page?.fileName ?? "src/ui/page.ts"}`,
+          },
+          injectTo: "head" as const,
+        };
+        const imports = (page?.type === "chunk" ? page.imports : [])
+          .filter((name) => !html.includes(name))
           .map((name) => ({
+            tag: "link",
+            attrs: { rel: "modulepreload", crossorigin: true, href: `./${name}` },
+            injectTo: "head" as const,
+          }));
+        const decoders = files
+          .filter(({ fileName }) => fileName.endsWith(".wasm"))
+          .map(({ fileName }) => ({
             tag: "link",
             attrs: {
               rel: "preload",
               as: "fetch",
               type: "application/wasm",
               crossorigin: true,
-              href: `./${name}`,
+              href: `./${fileName}`,
             },
             injectTo: "head-prepend" as const,
           }));
+        return [...decoders, ...imports, script];
       },
     },
   };
@@ -70,12 +93,12 @@ export default defineConfig({
   root,
   define: { __PENSTOCK_VERSION__: JSON.stringify(buildVersion()) },
   base: "./",
-  plugins: [zstdAsset(), preloadDecoder()],
+  plugins: [zstdAsset(), pageScripts(), precompress()],
   worker: { format: "es" },
   build: {
     outDir: fileURLToPath(new URL("../../internal/webui/dist/viewer", import.meta.url)),
     emptyOutDir: true,
-    rollupOptions: { input: [`${root}index.html`, `${root}second.html`] },
+    rollupOptions: { input: [`${root}index.html`, `${root}second.html`, `${root}src/ui/page.ts`] },
     target: "es2022",
     sourcemap: false,
     assetsInlineLimit: 0,

@@ -48,6 +48,7 @@ type Options struct {
 	MaxHeight  uint16
 	XServer    string // xvfb or xvnc; empty: the agent's default
 	Debug      bool   // agents log more
+	ProfileDir string // folder for processor profiles of agents, one a file; empty: none are made
 	Log        *slog.Logger
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -121,7 +122,12 @@ type child struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when it was waited for
 	stderr *relay
+
+	profileFD int // where the agent finds its profile's file; 0: it makes none
 }
+
+// firstExtraFD is the number of the first file that a child gets beside the standard ones (os/exec).
+const firstExtraFD = 3
 
 // spawn makes user, folder, record and process of the instance.
 func (in *instance) spawn(ctx context.Context) (*child, record, *uidLock, error) {
@@ -176,7 +182,17 @@ func (in *instance) spawn(ctx context.Context) (*child, record, *uidLock, error)
 		uid = strconv.Itoa(lock.uid)
 		files = append(files, lock.file) // the user stays taken while the agent lives
 	}
-	c := &child{exited: make(chan struct{}), stderr: &relay{log: in.log}}
+	profileFD := 0
+	if dir := d.opts.ProfileDir; dir != "" {
+		f, err := os.OpenFile(filepath.Join(dir, "agent-"+string(in.id)+".pprof"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		if err != nil {
+			return nil, rec, lock, fmt.Errorf("make the agent's profile: %w", err)
+		}
+		defer f.Close()
+		profileFD = firstExtraFD + len(files)
+		files = append(files, f)
+	}
+	c := &child{profileFD: profileFD, exited: make(chan struct{}), stderr: &relay{log: in.log}}
 	c.cmd = exec.Command(d.opts.Executable, "agent", "-confine", uid) //nolint:noctx // it lives as long as its link
 	c.cmd.Args[0] = "penstock"
 	c.cmd.Dir = rec.Folder
@@ -215,6 +231,7 @@ func (in *instance) live(c *child, rec record, lock *uidLock) {
 		if err := in.send(&linkapi.Message{Configure: &linkapi.Configure{
 			Instance: string(in.id), Folder: rec.Folder, Home: rec.Folder + "/home", OwnUser: rec.UID != 0,
 			MaxWidth: in.driver.opts.MaxWidth, MaxHeight: in.driver.opts.MaxHeight, XServer: in.driver.opts.XServer, Debug: in.driver.opts.Debug,
+			ProfileFD: c.profileFD,
 		}}); err != nil {
 			in.log.Debug("agent did not take its configuration", "error", err) // its end says why
 		}
@@ -453,7 +470,7 @@ func wireBegin(s appstream.SessionSpec) *linkapi.Begin {
 			Command: s.Application.Command, WorkingDir: s.Application.WorkingDir,
 		},
 		ControlKey: s.ControlKey, DisconnectTimeout: s.DisconnectTimeout, IdleTimeout: s.IdleTimeout,
-		EndsAt: s.EndsAt, DisplayPort: s.DisplayPort, Width: s.Width, Height: s.Height, Context: s.Context,
+		EndsAt: s.EndsAt, DisplayPort: s.DisplayPort, Width: s.Width, Height: s.Height, Window: linkapi.Window(s.Window), Context: s.Context,
 	}
 }
 

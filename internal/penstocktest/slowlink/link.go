@@ -107,6 +107,15 @@ func (l *Link) Set(c Conditions) {
 	l.up.set(c, 0)
 }
 
+// Cut has the link carry nothing any more, and tell nobody: as when a viewer's machine loses its network.
+func (l *Link) Cut() {
+	for _, w := range []*way{l.down, l.up} {
+		w.mu.Lock()
+		w.cut = true
+		w.mu.Unlock()
+	}
+}
+
 // Waiting is how many bytes wait on the way to the viewer before the link's narrow place.
 func (l *Link) Waiting() int { return l.down.waiting() }
 
@@ -247,6 +256,7 @@ type way struct {
 	mu    sync.Mutex // guards what follows
 	c     Conditions
 	loss  float64
+	cut   bool
 	rng   *rand.Rand
 	free  time.Time // when the narrow place has carried what waits
 	due   []packet
@@ -304,6 +314,9 @@ func (w *way) add(b []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.count++
+	if w.cut {
+		return
+	}
 	if w.free.Before(now) {
 		w.free = now
 	}

@@ -39,6 +39,7 @@ const (
 type Session struct {
 	Link   *Link
 	Screen *Screen
+	Gone   chan struct{} // closed when the agent has said that its viewer is gone
 
 	control ed25519.PrivateKey
 	started time.Time // the beginning of the agent's clock
@@ -50,7 +51,7 @@ type Session struct {
 
 // Start runs a session at the near end of the link. NewEncoder is the agent's. Close ends it; the link stays.
 func Start(l *Link, newEncoder func(media.Codecs) (media.Encoder, error)) (*Session, error) {
-	s := &Session{Link: l, Screen: newScreen()}
+	s := &Session{Link: l, Screen: newScreen(), Gone: make(chan struct{})}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "penstock-slowlink-"); err != nil {
 		return nil, err
@@ -95,10 +96,14 @@ func Start(l *Link, newEncoder func(media.Codecs) (media.Encoder, error)) (*Sess
 	s.cancel = cancel
 	s.web = &http.Server{Handler: transport.NewHandler(a, quiet), ReadHeaderTimeout: openTime}
 	s.running.Go(func() { _ = a.Run(ctx) })
+	gone := sync.OnceFunc(func() { close(s.Gone) })
 	s.running.Go(func() {
 		for {
 			select {
-			case <-a.Events():
+			case e := <-a.Events():
+				if e.Kind == agent.Disconnected {
+					gone()
+				}
 			case <-ctx.Done():
 				return
 			}

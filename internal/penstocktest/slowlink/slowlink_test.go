@@ -135,7 +135,7 @@ func TestIdleCostsNothing(t *testing.T) {
 	}
 	const watched = 3 * time.Second
 	var packets, captures, switches int
-	for range 4 { // a ping after 15 s, or a busy machine's leftovers, may fall into one of them
+	for range 4 { // TCP's own sign of life after 15 s, or a busy machine's leftovers, may fall into one of them
 		quiet(t, session.Link)
 		packets, captures, switches = session.Link.Packets(), session.Screen.Captures(), contextSwitches(t)
 		time.Sleep(watched)
@@ -145,6 +145,28 @@ func TestIdleCostsNothing(t *testing.T) {
 		}
 	}
 	t.Errorf("in %v without a change: %d packets, %d captures, the process slept and woke %d times", watched, packets, captures, switches)
+}
+
+// A viewer whose network vanishes without a word is noticed by the kernel's own signs of life, which carry no payload: nothing else is
+// sent while nothing happens. Another can resume then.
+func TestLostViewerIsNoticed(t *testing.T) {
+	if os.Getenv("PENSTOCK_E2E") != "1" {
+		t.Skip("needs PENSTOCK_E2E=1: it waits half a minute for a link that is cut (make e2e)")
+	}
+	t.Parallel()
+	session, _ := start(t, slowlink.Conditions{Rate: 100e6, Trip: 5 * time.Millisecond}, "")
+	quiet(t, session.Link)
+	select {
+	case <-session.Gone:
+		t.Fatal("the viewer was taken for lost while it was there")
+	case <-time.After(20 * time.Second): // longer than the time after which it is asked
+	}
+	session.Link.Cut()
+	select {
+	case <-session.Gone:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("a viewer that is gone was not noticed")
+	}
 }
 
 // contextSwitches is how often threads of this process have gone to sleep.

@@ -41,6 +41,7 @@ type Configure struct {
 	MaxHeight uint16 `json:"maxHeight,omitempty"` //
 	XServer   string `json:"xServer,omitempty"`   // xvfb or xvnc; empty: the agent's default
 	Debug     bool   `json:"debug,omitempty"`     // log more
+	ProfileFD int    `json:"profileFd,omitempty"` // where to write a processor profile; 0: nowhere
 }
 
 // Ready says that the instance can take a session.
@@ -67,7 +68,15 @@ type Begin struct {
 	DisplayPort       uint16        `json:"displayPort,omitempty"`
 	Width             uint16        `json:"width,omitempty"` // fixed screen; 0: follows the window
 	Height            uint16        `json:"height,omitempty"`
+	Window            Window        `json:"window,omitzero"`   // the user's; the screen begins with it
 	Context           string        `json:"context,omitempty"` // of the streaming URL, for the application
+}
+
+// Window is a user's window: device pixels and percent of 96 dpi, 0 for what is not known.
+type Window struct {
+	Width  uint16 `json:"width,omitempty"`
+	Height uint16 `json:"height,omitempty"`
+	Scale  uint16 `json:"scale,omitempty"`
 }
 
 // Application is what a session runs.

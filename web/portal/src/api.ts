@@ -102,10 +102,18 @@ export interface LaunchApi {
   session(id: string, signal: AbortSignal): Promise<SessionStatus>;
 }
 
-/** An application of a stack. */
+/** The user's window, whose size and scale the screen has when the first application starts: device pixels, percent of 96 dpi. */
+export interface WindowSize {
+  width: number;
+  height: number;
+  scale: number;
+}
+
+/** An application of a stack, and where it will be shown. */
 export interface Choice {
   stackName: string;
   applicationId: string;
+  window: WindowSize;
 }
 
 const base = "/api/portal/v1";

@@ -37,10 +37,15 @@ beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
 const never = new AbortController().signal;
+const choice = {
+  stackName: "demo",
+  applicationId: "editor",
+  window: { width: 800, height: 600, scale: 100 },
+};
 
 /** Runs the launch to its end in virtual time. */
 async function run(portal: LaunchApi, signal = never): Promise<string> {
-  const result = launch(portal, { stackName: "demo", applicationId: "editor" }, signal).then(
+  const result = launch(portal, choice, signal).then(
     (url) => url,
     (error: unknown) =>
       error instanceof PortalError ? `${error.code}: ${error.message}` : String(error),

@@ -1,4 +1,11 @@
-import { type Application, httpApi, type Me, PortalError, type Stack } from "./api.ts";
+import {
+  type Application,
+  httpApi,
+  type Me,
+  PortalError,
+  type Stack,
+  type WindowSize,
+} from "./api.ts";
 import { button, element } from "./dom.ts";
 import { launch } from "./launch.ts";
 import { type Host, showAccount, showSignIn } from "./sign_in.ts";
@@ -164,7 +171,7 @@ async function open(me: Me, stack: Stack, application: Application): Promise<voi
     hint.textContent = texts.openingLong;
   }, longMillis);
   try {
-    const choice = { stackName: stack.name, applicationId: application.id };
+    const choice = { stackName: stack.name, applicationId: application.id, window: windowSize() };
     const viewerUrl = await launch(api, choice, mine.signal);
     location.replace(viewerUrl);
   } catch (cause) {
@@ -179,6 +186,16 @@ async function open(me: Me, stack: Stack, application: Application): Promise<voi
   } finally {
     clearTimeout(long);
   }
+}
+
+/** What the viewer, which fills the window that this page fills, will ask for. */
+function windowSize(): WindowSize {
+  const pixels = (css: number) => Math.min(16384, Math.round(css * devicePixelRatio));
+  return {
+    width: pixels(innerWidth),
+    height: pixels(innerHeight),
+    scale: Math.min(1000, Math.round(devicePixelRatio * 100)),
+  };
 }
 
 function showFailed(me: Me, stack: Stack, application: Application, cause: unknown): void {

@@ -7,7 +7,8 @@ import type { EndReason } from "./session/end_reason.ts";
 import { type InputWithoutSeq, Session, type SessionState } from "./session/session.ts";
 import { StoredSession } from "./session/store.ts";
 import { texts } from "./texts.ts";
-import { connectWebSocket } from "./transport/connection.ts";
+import { connectWith } from "./transport/connection.ts";
+import type { EarlySocket } from "./transport/early.ts";
 import type { Size, Zoom } from "./ui/layout.ts";
 import { type Part, Stage } from "./ui/stage.ts";
 import { type DisplayStats, emptyStats } from "./video/display_stats.ts";
@@ -24,6 +25,8 @@ export interface ViewerOptions {
   fixedSize?: Size;
   /** The compiled zstd decoder. */
   decoder: Promise<WebAssembly.Module>;
+  /** A connection of the ticket that was opened before; taken over when it leads where the viewer connects to. */
+  socket?: EarlySocket;
   /** Starts the display worker's script. */
   newWorker: () => Worker;
   /** Ends the viewer as leave does. */
@@ -179,6 +182,9 @@ export class Viewer {
       newCanvas: () => this.#newCanvas(),
       newSecondCanvas: () => this.#second?.seat.canvas(),
       stats: (stats) => {
+        if (stats.updates !== this.#display.updates) {
+          this.#session.displayActive();
+        }
         this.#display = stats;
         if (this.#listeners.get("stats")?.size) {
           this.#emit("stats", this.#read());
@@ -189,7 +195,7 @@ export class Viewer {
       newWorker: options.newWorker,
     });
     this.#session = new Session({
-      connect: connectWebSocket,
+      connect: connectWith(options.socket),
       display: this.#channel,
       store,
       controlUrl: (host) => {
@@ -208,7 +214,7 @@ export class Viewer {
           this.#second?.seat.state(state);
           this.#emit("state", state);
           if (state === "streaming") {
-            this.#capture?.began();
+            this.#begin();
           }
         },
         ended: (reason) => {
@@ -268,13 +274,13 @@ export class Viewer {
     document.addEventListener("freeze", () => this.#session.setHidden(true), { signal });
     document.addEventListener("resume", seen, { signal });
     window.addEventListener("online", () => this.#session.probe(), { signal });
+    window.addEventListener("focus", () => this.#session.probe(), { signal });
     window.addEventListener("pageshow", (event) => event.persisted && this.#session.probe(), {
       signal,
     });
     this.#options.signal?.addEventListener("abort", () => this.leave(), { signal });
     this.#seen();
     this.#session.start();
-    this.focus();
   }
 
   /** Listens until signal ends. */
@@ -334,6 +340,15 @@ export class Viewer {
   /** Other hosts of the same endpoint, where the session can be reached when the first one is lost. */
   setAlternatives(hosts: readonly string[]): void {
     this.#alternatives = hosts.filter((host) => host !== this.#origin.hostname);
+  }
+
+  /** The first picture is there: keys go to the session, unless the user has gone elsewhere meanwhile. */
+  #begin(): void {
+    const { activeElement, body } = this.#field.ownerDocument;
+    if (activeElement === null || activeElement === body) {
+      this.focus(); // not before: it would make the browser lay the page out while the connection is made
+    }
+    this.#capture?.began();
   }
 
   /** Gives the keyboard to the session. */

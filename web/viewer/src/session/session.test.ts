@@ -411,27 +411,102 @@ describe("a lost control connection", () => {
 });
 
 describe("silence", () => {
-  it("pings after 15 s, gives the connection up after 30 s", () => {
+  const move = (x: number) => session.input({ kind: "pointer", x, y: 1, buttons: 0 });
+  /** Answers what was asked, if something was; returns whether. */
+  const answer = () => {
+    const ping = heard().find((m) => m.kind === "ping");
+    if (ping !== undefined) {
+      say({ kind: "pong", time: ping.time });
+    }
+    return ping !== undefined;
+  };
+  /** A session in which nothing happens. */
+  const still = () => {
     streaming();
-    vi.advanceTimersByTime(15_000);
-    expect(kinds()).toEqual(["ping"]);
-    vi.advanceTimersByTime(14_900);
+    say({ kind: "pong", time: 0n });
+    vi.advanceTimersByTime(5000);
+    answer();
+    heard();
+  };
+
+  it("costs nothing while nothing happens: no message and no timer", () => {
+    still();
+    expect(vi.getTimerCount()).toBe(0);
+    vi.advanceTimersByTime(8 * 3_600_000);
+    expect(kinds()).toEqual([]);
     expect(session.state).toBe("streaming");
-    vi.advanceTimersByTime(200);
-    expect(log[0]).toBe("reconnecting");
   });
 
-  it("goes on while the agent answers, and measures the round trip", () => {
-    streaming();
+  it("asks once after something happened, and measures the round trip", () => {
+    still();
     for (let i = 0; i < 10; i++) {
-      vi.advanceTimersByTime(15_000);
+      session.displayActive();
+      vi.advanceTimersByTime(2500);
       const ping = heard().find((m) => m.kind === "ping");
       expect(ping).toBeDefined();
       vi.advanceTimersByTime(40);
       say({ kind: "pong", time: ping?.time ?? 0n });
+      vi.advanceTimersByTime(100_000);
+      expect(kinds()).toEqual([]);
     }
     expect(session.rttMs).toBeCloseTo(40);
     expect(log).toEqual([]);
+  });
+
+  it("gives the connection up 30 s after the first input that nothing answers, however many follow", () => {
+    still();
+    move(1);
+    for (let i = 0; i < 29; i++) {
+      vi.advanceTimersByTime(1000);
+      move(i);
+    }
+    expect(kinds().filter((kind) => kind === "ping")).toHaveLength(1);
+    expect(session.state).toBe("streaming");
+    vi.advanceTimersByTime(1100);
+    expect(log[0]).toBe("reconnecting");
+  });
+
+  it("finds a dead connection soon when somebody comes back to a quiet one", () => {
+    still();
+    vi.advanceTimersByTime(3_600_000);
+    move(1);
+    expect(kinds()).toEqual(["pointer", "ping"]);
+    vi.advanceTimersByTime(4100);
+    expect(log[0]).toBe("reconnecting");
+  });
+
+  it("misses a picture that changed regularly", () => {
+    still();
+    for (let i = 0; i < 5; i++) {
+      session.displayActive();
+      vi.advanceTimersByTime(2500);
+      expect(answer()).toBe(true);
+      vi.advanceTimersByTime(7500);
+      expect(answer()).toBe(false);
+    }
+    vi.advanceTimersByTime(10_100); // no picture came in two turns
+    expect(kinds()).toEqual(["ping"]);
+    vi.advanceTimersByTime(30_100);
+    expect(log[0]).toBe("reconnecting");
+  });
+
+  it("keeps connections busy where quiet ones are cut", () => {
+    still();
+    for (let i = 0; i < 2; i++) {
+      vi.advanceTimersByTime(60_000);
+      last().lose(1006);
+      vi.advanceTimersByTime(2000);
+      last().open();
+      welcome(i + 2);
+      display.draw();
+      vi.advanceTimersByTime(3000);
+      answer();
+      heard();
+    }
+    for (let i = 0; i < 10; i++) {
+      vi.advanceTimersByTime(15_000);
+      expect(answer()).toBe(true);
+    }
   });
 
   it("answers pings", () => {

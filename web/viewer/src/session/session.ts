@@ -69,9 +69,19 @@ export interface SessionOptions {
   connectMillis?: number;
 }
 
-/** Nothing heard for this long: ask. For silentMillis: give the connection up (docs/protocol.md). */
-const pingMillis = 15_000;
+/**
+ * Something happened and control said nothing for this long: ask. For silentMillis: give the connection up (docs/protocol.md). While
+ * nothing happens nothing is asked, so that a still picture costs no bytes: the gateway's kernel watches the connection.
+ */
+const askMillis = 2500;
 const silentMillis = 30_000;
+/** A picture that changed at regular intervals up to this, and misses its turn twice, is a reason to ask, too. */
+const regularMillis = 60_000;
+/** Nothing was said and nothing happened for this long. */
+const quietMillis = 20_000;
+/** So many quiet connections lost: something between cuts them, so they are kept busy from then on. */
+const maxQuietLosses = 2;
+const busyMillis = 15_000;
 /** After a hint that the network changed, an answer must come this soon. */
 const probeMillis = 4_000;
 /** Display handshakes that fail before the port counts as blocked. */
@@ -119,6 +129,15 @@ export class Session {
   #displayTriedAt = Number.NEGATIVE_INFINITY;
   #pictureFaults: number[] = [];
   #heardAt = 0;
+  /** Since when something happened that nothing heard on control has confirmed. */
+  #unsureSince: number | undefined;
+  /** When something happened last, and the time between the last three of these. */
+  #stirredAt = Number.NEGATIVE_INFINITY;
+  #interval = Number.POSITIVE_INFINITY;
+  #intervalBefore = Number.POSITIVE_INFINITY;
+  /** The question of unsureSince was asked. */
+  #asked = false;
+  #quietLosses = 0;
   #probeUntil: number | undefined;
   #pinged: { time: bigint; at: number } | undefined;
   #rttMs: number | undefined;
@@ -196,6 +215,17 @@ export class Session {
     if (this.#state === "streaming") {
       this.#send({ ...input, seq: this.#options.store.nextSeq() } as Input);
       this.#options.display.check();
+      if (this.#quiet() >= quietMillis) {
+        this.probe(); // somebody is back, and is not to wait for an answer that cannot come
+      }
+      this.#stir();
+    }
+  }
+
+  /** The picture changed. */
+  displayActive(): void {
+    if (this.#welcome !== undefined) {
+      this.#stir();
     }
   }
 
@@ -274,6 +304,9 @@ export class Session {
     const time = BigInt(Math.round(at * 1000));
     this.#pinged = { time, at };
     this.#send({ kind: "ping", time });
+    this.#unsureSince ??= at;
+    this.#asked = true;
+    this.#watch();
   }
 
   refresh(): void {
@@ -482,7 +515,11 @@ export class Session {
   }
 
   #controlClosed(code: number, reason: string, opened: boolean): void {
+    if (code === 1006 && this.#welcome !== undefined && this.#quiet() >= quietMillis) {
+      this.#quietLosses++;
+    }
     clearTimeout(this.#watchTimer);
+    this.#watchTimer = undefined;
     this.#probeUntil = undefined;
     this.#pinged = undefined;
     this.#control = undefined;
@@ -525,34 +562,73 @@ export class Session {
   #heard(): void {
     this.#heardAt = this.#options.now();
     this.#probeUntil = undefined;
-    if (this.#watchTimer === undefined) {
+    this.#unsureSince = undefined;
+    this.#asked = false;
+    this.#watch();
+  }
+
+  /** Something happened here or there; whether control still lives is to be found out, unless it says something anyway. */
+  #stir(): void {
+    const now = this.#options.now();
+    this.#intervalBefore = this.#interval;
+    this.#interval = now - this.#stirredAt;
+    this.#stirredAt = now;
+    if (this.#unsureSince === undefined) {
+      this.#unsureSince = now;
       this.#watch();
     }
   }
 
-  /** Sets one timer for the next moment at which silence means something. */
+  /** For how long nothing was heard and nothing happened, in ms. */
+  #quiet(): number {
+    return this.#options.now() - Math.max(this.#heardAt, this.#stirredAt);
+  }
+
+  /** Sets one timer for the next moment at which silence means something; none while it never does. */
   #watch(): void {
     clearTimeout(this.#watchTimer);
+    this.#watchTimer = undefined;
     const now = this.#options.now();
-    const silent = now - this.#heardAt;
-    if (silent >= silentMillis || (this.#probeUntil !== undefined && now >= this.#probeUntil)) {
-      this.#watchTimer = undefined;
+    const lost = this.#unsureSince !== undefined && now - this.#unsureSince >= silentMillis;
+    if (lost || (this.#probeUntil !== undefined && now >= this.#probeUntil)) {
       this.#control?.close(closeCode.tooSlow, "nothing heard from the agent");
       return;
     }
-    let next = silent < pingMillis ? pingMillis - silent : silentMillis - silent;
-    if (silent >= pingMillis) {
-      this.ping();
+    const due = this.#nextQuestion();
+    if (due !== undefined && due <= now) {
+      this.ping(); // which watches
+      return;
     }
-    if (this.#probeUntil !== undefined) {
-      next = Math.min(next, this.#probeUntil - now);
+    const silent = this.#asked ? (this.#unsureSince ?? now) + silentMillis : undefined;
+    const next = Math.min(...[due, silent, this.#probeUntil].filter((at) => at !== undefined));
+    if (next !== Number.POSITIVE_INFINITY) {
+      this.#watchTimer = setTimeout(() => {
+        this.#watchTimer = undefined;
+        if (this.#control !== undefined) {
+          this.#watch();
+        }
+      }, next - now);
     }
-    this.#watchTimer = setTimeout(() => {
-      this.#watchTimer = undefined;
-      if (this.#control !== undefined) {
-        this.#watch();
-      }
-    }, next);
+  }
+
+  /** When to ask whether control lives; undefined: no need, or asked already. */
+  #nextQuestion(): number | undefined {
+    if (this.#asked || this.#welcome === undefined) {
+      return undefined;
+    }
+    if (this.#unsureSince !== undefined) {
+      return this.#unsureSince + askMillis;
+    }
+    const turn = this.#stirredAt + 2 * this.#interval;
+    const [short, long] = [this.#interval, this.#intervalBefore].sort((a, b) => a - b) as [
+      number,
+      number,
+    ];
+    const regular = short >= askMillis && long <= Math.min(2 * short, regularMillis);
+    if (regular && this.#heardAt < turn) {
+      return turn;
+    }
+    return this.#quietLosses >= maxQuietLosses ? this.#heardAt + busyMillis : undefined;
   }
 
   // Display connection.

@@ -1,4 +1,5 @@
 import { subprotocol, ticketPrefix } from "@penstock/protocol";
+import { type EarlySocket, ticketShape } from "./early.ts";
 
 /** Receives what happens on a connection; closed is the last call and comes once. */
 export interface ConnectionEvents {
@@ -23,12 +24,19 @@ export type Connect = (url: string, ticket: string, events: ConnectionEvents) =>
 /** Time for a handshake. A firewall that drops in silence would keep the browser waiting for minutes. */
 export const handshakeMillis = 5000;
 
-/** What no ticket may contain: it goes into a header's token list. */
-const ticketShape = /^[A-Za-z0-9_.-]{1,4096}$/;
-
 /** Connect over a real WebSocket, in a page or a worker. */
 export const connectWebSocket: Connect = (url, ticket, events) =>
   new SocketConnection(url, ticket, events);
+
+/** Connect that takes over a socket which was opened early, when the first connection asked for is that one. */
+export function connectWith(early: EarlySocket | undefined): Connect {
+  let first = early;
+  return (url, ticket, events) => {
+    const taken = first?.url === url && first.ticket === ticket ? first : undefined;
+    first = undefined;
+    return new SocketConnection(url, ticket, events, taken);
+  };
+}
 
 class SocketConnection implements Connection {
   readonly #socket: WebSocket | undefined;
@@ -37,23 +45,24 @@ class SocketConnection implements Connection {
   #opened = false;
   #closed = false;
 
-  constructor(url: string, ticket: string, events: ConnectionEvents) {
+  constructor(url: string, ticket: string, events: ConnectionEvents, early?: EarlySocket) {
     this.#events = events;
     if (!ticketShape.test(ticket)) {
       queueMicrotask(() => this.#end(4401, "the ticket is malformed"));
       return;
     }
-    const socket = new WebSocket(url, [subprotocol, ticketPrefix + ticket]);
+    const socket = early?.socket ?? new WebSocket(url, [subprotocol, ticketPrefix + ticket]);
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     this.#timer = setTimeout(() => this.close(4408, "no answer to the handshake"), handshakeMillis);
-    socket.onopen = () => {
+    const opened = () => {
       clearTimeout(this.#timer);
       if (!this.#closed) {
         this.#opened = true;
         events.opened();
       }
     };
+    socket.onopen = opened;
     socket.onmessage = (event: MessageEvent<unknown>) => {
       if (this.#closed) {
         return;
@@ -65,6 +74,19 @@ class SocketConnection implements Connection {
       }
     };
     socket.onclose = (event) => this.#end(event.code, event.reason);
+    if (early === undefined) {
+      return;
+    }
+    // What happened before is told as soon as the caller has the connection.
+    if (early.closed !== undefined) {
+      const { code, reason } = early.closed;
+      queueMicrotask(() => {
+        this.#opened = code !== 1006;
+        this.#end(code, reason);
+      });
+    } else if (socket.readyState === WebSocket.OPEN) {
+      queueMicrotask(opened);
+    }
   }
 
   get waiting(): number {

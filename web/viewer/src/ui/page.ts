@@ -4,8 +4,9 @@ import { maxText } from "../input/keyboard.ts";
 import type { EndReason } from "../session/end_reason.ts";
 import type { SessionState } from "../session/session.ts";
 import { endText, texts } from "../texts.ts";
-import { loadDecoder, newDisplayWorker } from "../video/assets.ts";
+import { newDisplayWorker } from "../video/assets.ts";
 import { type PortBlocked, Viewer, type ViewerOptions, type ViewerStats } from "../viewer.ts";
+import { boot } from "./boot.ts";
 import { loadConfig } from "./config.ts";
 import { element } from "./dom.ts";
 import { parseFragment, parseSize } from "./fragment.ts";
@@ -21,20 +22,18 @@ declare global {
 
 const sizeKey = "penstock.size";
 
-const fragment = parseFragment(location.hash);
-if (location.hash !== "") {
-  // The ticket must not stay in the address bar, the history or a bookmark.
-  history.replaceState(history.state, "", location.pathname + location.search);
-}
+const { fragment } = boot;
 keepSize();
 
 const container = document.querySelector<HTMLElement>("#viewer") as HTMLElement;
 const options: ViewerOptions = {
   container,
-  decoder: loadDecoder(),
-  newWorker: newDisplayWorker,
+  decoder: boot.decoder,
+  newWorker: () => boot.takeWorker() ?? newDisplayWorker(),
 };
-options.decoder.catch(() => {}); // the viewer reports it
+if (boot.socket !== undefined) {
+  options.socket = boot.socket;
+}
 if (fragment.ticket !== undefined) {
   options.ticket = fragment.ticket;
 }
@@ -55,7 +54,10 @@ void config.promise.then(({ hosts }) => viewer.setAlternatives(hosts));
 const status = element("p", { class: "status", role: "status" }, texts.connecting);
 const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });
 const overlay = element("div", { class: "overlay" }, status);
-container.after(overlay, notices, toolbar.element);
+/** The first picture comes before everything that has text, whose first layout costs a new page 20 ms and more. */
+const quietMillis = 200;
+const reveal = once(() => container.after(overlay, notices, toolbar.element));
+const late = setTimeout(reveal, quietMillis);
 let asking: AbortController | undefined;
 
 viewer.on("welcome", ({ application }) => {
@@ -65,7 +67,16 @@ viewer.on("welcome", ({ application }) => {
   }
 });
 viewer.on("state", (state) => {
-  config.start(); // not before: the first picture comes first
+  if (state === "streaming") {
+    clearTimeout(late);
+    afterFrame(() => {
+      reveal();
+      config.start(); // not before: the first picture comes first
+    });
+  } else {
+    reveal();
+    config.start();
+  }
   document.body.dataset["state"] = state;
   status.textContent =
     state === "reconnecting" ? texts.reconnecting : state === "streaming" ? texts.connected : "";
@@ -88,7 +99,10 @@ function tell(text: string): void {
     notices.firstElementChild?.remove();
   }
 }
-viewer.on("portBlocked", (blocked) => void showBlocked(blocked));
+viewer.on("portBlocked", (blocked) => {
+  reveal();
+  void showBlocked(blocked);
+});
 viewer.on("ended", (reason) => void showEnd(reason));
 // A new link opened in this very tab changes the fragment alone.
 window.addEventListener("hashchange", () => {
@@ -98,6 +112,23 @@ window.addEventListener("hashchange", () => {
 });
 document.body.dataset["state"] = viewer.state;
 viewer.start();
+
+/** Calls action once what is painted now had time to be shown; soon in a hidden page, which shows nothing. */
+function afterFrame(action: () => void): void {
+  const act = once(() => setTimeout(action));
+  requestAnimationFrame(() => requestAnimationFrame(act));
+  setTimeout(act, quietMillis);
+}
+
+function once(action: () => void): () => void {
+  let done = false;
+  return () => {
+    if (!done) {
+      done = true;
+      action();
+    }
+  };
+}
 
 /** Something that is asked for once, when start is first called. */
 function later<T>(ask: () => Promise<T>): { promise: Promise<T>; start: () => void } {

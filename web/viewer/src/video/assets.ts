@@ -12,6 +12,13 @@ export async function loadDecoder(): Promise<WebAssembly.Module> {
   return WebAssembly.compile(await response.arrayBuffer());
 }
 
+/** Whether a worker can draw on a canvas of the page. */
+export function workersDraw(): boolean {
+  return (
+    typeof Worker !== "undefined" && "transferControlToOffscreen" in HTMLCanvasElement.prototype
+  );
+}
+
 /** Starts the display worker. */
 export function newDisplayWorker(): Worker {
   return new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "display" });

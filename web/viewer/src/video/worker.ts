@@ -52,7 +52,10 @@ const lateSurface: Surface = {
 
 const broken = (reason: string) => self.postMessage({ kind: "broken", reason });
 
-const display = new Display(connectWebSocket, lateSurface, decoder, browserMedia(), {
+// Probed after what waits already: the connection may be asked for while this script is loaded, and goes first.
+const media = new Promise<void>((resolve) => setTimeout(resolve)).then(browserMedia);
+
+const display = new Display(connectWebSocket, lateSurface, decoder, media, {
   opened: () => self.postMessage({ kind: "opened", id }),
   drawn: (width, height, epoch) => {
     report.now();
