@@ -53,7 +53,7 @@ func (c *Control) createBuilder(ctx context.Context, b appstream.Builder, quota 
 		if err := withinQuota(b.Kind.Title(), b.Name, n, quota); err != nil {
 			return err
 		}
-		if err := c.checkBuilder(tx, &b, true); err != nil {
+		if err := c.checkBuilder(tx, &b, true, true); err != nil {
 			return err
 		}
 		return appstream.Builders.Put(tx, &b)
@@ -74,20 +74,22 @@ func withinQuota(resource, name string, have, quota int) error {
 	return fault.Newf(fault.Limit, resource, name, "the account has its quota of %d %ss", quota, resource)
 }
 
-// checkBuilder refuses settings that do not fit together. AppStream looks at the network as its service role; endpoints are looked at
-// when they are being set.
-func (c *Control) checkBuilder(r state.Reader, b *appstream.Builder, endpoints bool) error {
+// checkBuilder refuses settings that do not fit together. Network and endpoints are looked at when they are being set: as the service role,
+// without which no builder can be made.
+func (c *Control) checkBuilder(r state.Reader, b *appstream.Builder, network, endpoints bool) error {
 	if b.Kind == appstream.ImageBuilder && b.ImageName != BaseImage {
 		return fault.New(fault.NotFound, "image", b.ImageName, "there is no image with this name")
 	}
 	if b.Kind == appstream.AppBlockBuilder && b.Platform != windowsServer2019 {
 		return fault.Newf(fault.Combination, "platform", "", "%s is no platform of app block builders; %s is the only one", b.Platform, windowsServer2019)
 	}
-	if err := c.asServiceRole(r, ""); err != nil {
-		return err
-	}
-	if err := c.checkBuilderNetwork(r, b); err != nil {
-		return err
+	if network {
+		if err := c.asServiceRole(r, ""); err != nil {
+			return err
+		}
+		if err := c.checkBuilderNetwork(r, b); err != nil {
+			return err
+		}
 	}
 	if !endpoints {
 		return nil
@@ -204,10 +206,7 @@ func (c *Control) UpdateAppBlockBuilder(ctx context.Context, name string, ch Bui
 		setList(&b.SubnetIDs, ch.SubnetIDs)
 		setList(&b.SecurityGroupIDs, ch.SecurityGroupIDs)
 		setList(&b.AccessEndpoints, ch.AccessEndpoints)
-		if ch.whileRunning() {
-			return nil
-		}
-		return c.checkBuilder(tx, b, len(ch.AccessEndpoints) > 0)
+		return c.checkBuilder(tx, b, ch.SubnetIDs != nil || ch.SecurityGroupIDs != nil, len(ch.AccessEndpoints) > 0)
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"penstock.dev/penstock/internal/control/access"
 	"penstock.dev/penstock/internal/control/signin"
 	"penstock.dev/penstock/internal/iam"
+	"penstock.dev/penstock/internal/penstocktest/terraform"
 	"penstock.dev/penstock/internal/sqlite"
 )
 
@@ -287,9 +288,9 @@ resource "aws_appstream_user_stack_association" "a" {
 // TestTerraformUsers makes a user and an association with Terraform, wants an empty plan after it, disables the user, and destroys both.
 func TestTerraformUsers(t *testing.T) {
 	t.Parallel()
-	needTerraform(t)
+	terraform.Need(t)
 	a, c, _ := pool(t)
-	run := terraform(t, a.url, terraformUsers)
+	run := terraform.Prepare(t, a.url, keyID, secret, terraformUsers)
 	run(0, "init", "-no-color")
 	run(0, "apply", "-no-color", "-auto-approve")
 	run(0, "plan", "-no-color", "-detailed-exitcode")

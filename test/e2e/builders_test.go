@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/appstream"
@@ -16,6 +17,7 @@ import (
 
 	penstock "penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/appstream/appstreamtest"
+	"penstock.dev/penstock/internal/penstocktest/terraform"
 )
 
 // awsBuilder is an image builder as the AWS CLI prints it.
@@ -343,4 +345,255 @@ func TestImageBuilderOutlivesTheServer(t *testing.T) {
 		t.Errorf("without an endpoint it streams from %.60s, want the internet endpoint", l.ViewerURL)
 	}
 	s.connect(l.ViewerURL, "").mustLive(t)
+}
+
+// TestAppBlockBuilderWithTheGoSDK makes app blocks and an app block builder, works on its desktop and takes everything down; what is wrong
+// with a request is told by its member.
+func TestAppBlockBuilderWithTheGoSDK(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	s := start(t, t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	as, _ := s.sdk()
+	blocks := make([]string, 3)
+	for i, name := range []string{"c", "a", "b"} {
+		out, err := as.CreateAppBlock(ctx, &appstream.CreateAppBlockInput{
+			Name: &name, PackagingType: astypes.PackagingTypeAppstream2, SourceS3Location: &astypes.S3Location{S3Bucket: aws.String("packages")},
+			Tags: map[string]string{"team": "blue"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := out.AppBlock; b.State != astypes.AppBlockStateInactive || *b.SourceS3Location.S3Bucket != "packages" || b.CreatedTime == nil {
+			t.Errorf("app block: got %+v", b)
+		}
+		blocks[i] = *out.AppBlock.Arn
+	}
+	block := func(change func(*appstream.CreateAppBlockInput)) error {
+		in := &appstream.CreateAppBlockInput{
+			Name: aws.String("x"), PackagingType: astypes.PackagingTypeAppstream2, SourceS3Location: &astypes.S3Location{S3Bucket: aws.String("packages")},
+		}
+		change(in)
+		_, err := as.CreateAppBlock(ctx, in)
+		return err
+	}
+	script := &astypes.ScriptDetails{
+		ScriptS3Location: &astypes.S3Location{S3Bucket: aws.String("packages")}, ExecutablePath: aws.String("/x"), TimeoutInSeconds: aws.Int32(1),
+	}
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.Name = aws.String("a") }), "ResourceAlreadyExistsException", "app block a")
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.PackagingType = "" }), "OperationNotPermittedException", "packagingType")
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.SetupScriptDetails = script }), "InvalidParameterCombinationException", "setupScriptDetails")
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.PostSetupScriptDetails = script }), "OperationNotPermittedException", "postSetupScriptDetails")
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.SourceS3Location.S3Key = aws.String("k") }), "InvalidParameterCombinationException", "s3Key")
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.SourceS3Location.S3Bucket = aws.String("X") }), "ValidationException", "s3Bucket")
+	wantCode(t, block(func(in *appstream.CreateAppBlockInput) { in.Name = aws.String("-") }), "ValidationException", "name")
+
+	// Pages, in order of names.
+	var names []string
+	var token *string
+	for pages := 1; ; pages++ {
+		out, err := as.DescribeAppBlocks(ctx, &appstream.DescribeAppBlocksInput{MaxResults: aws.Int32(2), NextToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range out.AppBlocks {
+			names = append(names, *b.Name)
+		}
+		if token = out.NextToken; token == nil {
+			if pages != 2 || !slices.Equal(names, []string{"a", "b", "c"}) {
+				t.Errorf("%d pages of app blocks: got %v", pages, names)
+			}
+			break
+		}
+	}
+	_, err := as.DescribeAppBlocks(ctx, &appstream.DescribeAppBlocksInput{NextToken: aws.String("%")})
+	wantCode(t, err, "ValidationException", "nextToken")
+	_, err = as.DescribeAppBlockBuilders(ctx, &appstream.DescribeAppBlockBuildersInput{MaxResults: aws.Int32(26)})
+	wantCode(t, err, "ValidationException", "maxResults")
+	_, err = as.DescribeImageBuilders(ctx, &appstream.DescribeImageBuildersInput{MaxResults: aws.Int32(0)})
+	wantCode(t, err, "ValidationException", "maxResults")
+	_, err = as.DescribeAppBlocks(ctx, &appstream.DescribeAppBlocksInput{Arns: []string{blocks[0] + "x"}})
+	wantCode(t, err, "ResourceNotFoundException", "cx")
+
+	zones := []string{s.info.EndpointAddresses[0].SubnetID, s.info.EndpointAddresses[1].SubnetID}
+	create := func(change func(*appstream.CreateAppBlockBuilderInput)) (*astypes.AppBlockBuilder, error) {
+		in := &appstream.CreateAppBlockBuilderInput{
+			Name: aws.String("packer"), Platform: astypes.AppBlockBuilderPlatformTypeWindowsServer2019, InstanceType: aws.String("stream.standard.small"),
+			VpcConfig: &astypes.VpcConfig{SubnetIds: zones}, EnableDefaultInternetAccess: aws.Bool(true), Description: aws.String("packs"),
+			AccessEndpoints: []astypes.AccessEndpoint{{EndpointType: astypes.AccessEndpointTypeStreaming, VpceId: &s.info.VPCEndpointID}},
+		}
+		if change != nil {
+			change(in)
+		}
+		out, err := as.CreateAppBlockBuilder(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		return out.AppBlockBuilder, nil
+	}
+	b, err := create(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.State != astypes.AppBlockBuilderStateStopped || !slices.Equal(b.VpcConfig.SubnetIds, zones) || !*b.EnableDefaultInternetAccess || *b.Description != "packs" ||
+		len(b.AccessEndpoints) != 1 || !strings.HasSuffix(*b.Arn, ":app-block-builder/packer") {
+		t.Errorf("made: got %+v", b)
+	}
+	_, err = create(nil)
+	wantCode(t, err, "ResourceAlreadyExistsException", "packer")
+	_, err = create(func(in *appstream.CreateAppBlockBuilderInput) {
+		in.Name, in.VpcConfig.SubnetIds = aws.String("x"), zones[:1]
+	})
+	wantCode(t, err, "InvalidParameterCombinationException", "vpcConfig.subnetIds")
+	_, err = create(func(in *appstream.CreateAppBlockBuilderInput) { in.Name, in.Platform = aws.String("x"), "RHEL8" })
+	wantCode(t, err, "ValidationException", "platform")
+	_, err = create(func(in *appstream.CreateAppBlockBuilderInput) {
+		in.Name, in.VpcConfig = aws.String("x"), &astypes.VpcConfig{SubnetIds: zones, SecurityGroupIds: []string{"sg-0123456789abcdef0"}}
+	})
+	wantCode(t, err, "ResourceNotFoundException", "sg-0123456789abcdef0")
+	for _, change := range []func(*appstream.CreateImageBuilderInput){
+		func(in *appstream.CreateImageBuilderInput) { in.DomainJoinInfo = &astypes.DomainJoinInfo{} },
+		func(in *appstream.CreateImageBuilderInput) { in.RootVolumeConfig = &astypes.VolumeConfig{} },
+		func(in *appstream.CreateImageBuilderInput) { in.SoftwaresToInstall = []string{"x"} },
+		func(in *appstream.CreateImageBuilderInput) { in.AppstreamAgentVersion = aws.String("01-01-2020") },
+	} {
+		in := &appstream.CreateImageBuilderInput{Name: aws.String("x"), ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small")}
+		change(in)
+		_, err := as.CreateImageBuilder(ctx, in)
+		wantCode(t, err, "OperationNotPermittedException", "this version cannot honour it")
+	}
+	_, err = as.CreateImageBuilder(ctx, &appstream.CreateImageBuilderInput{Name: aws.String("x"), InstanceType: aws.String("stream.standard.small")})
+	wantCode(t, err, "InvalidParameterCombinationException", "imageName")
+
+	start := func() error {
+		_, err := as.StartAppBlockBuilder(ctx, &appstream.StartAppBlockBuilderInput{Name: b.Name})
+		return err
+	}
+	wantCode(t, start(), "OperationNotPermittedException", "not associated with an app block")
+	joined, err := as.AssociateAppBlockBuilderAppBlock(ctx, &appstream.AssociateAppBlockBuilderAppBlockInput{AppBlockArn: &blocks[0], AppBlockBuilderName: b.Name})
+	if err != nil || *joined.AppBlockBuilderAppBlockAssociation.AppBlockArn != blocks[0] {
+		t.Fatalf("associated: got %+v (%v)", joined, err)
+	}
+	_, err = as.AssociateAppBlockBuilderAppBlock(ctx, &appstream.AssociateAppBlockBuilderAppBlockInput{AppBlockArn: &blocks[1], AppBlockBuilderName: b.Name})
+	wantCode(t, err, "LimitExceededException", "app block c")
+	listed, err := as.DescribeAppBlockBuilderAppBlockAssociations(ctx, &appstream.DescribeAppBlockBuilderAppBlockAssociationsInput{AppBlockArn: &blocks[0]})
+	if err != nil || len(listed.AppBlockBuilderAppBlockAssociations) != 1 || *listed.AppBlockBuilderAppBlockAssociations[0].AppBlockBuilderName != "packer" {
+		t.Errorf("associations: got %+v (%v)", listed, err)
+	}
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	state := func(want astypes.AppBlockBuilderState) {
+		t.Helper()
+		until(t, "the app block builder to be "+string(want), func() bool {
+			out, err := as.DescribeAppBlockBuilders(ctx, &appstream.DescribeAppBlockBuildersInput{Names: []string{"packer"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out.AppBlockBuilders[0].State == want
+		})
+	}
+	state(astypes.AppBlockBuilderStateRunning)
+	_, err = as.UpdateAppBlockBuilder(ctx, &appstream.UpdateAppBlockBuilderInput{Name: b.Name, InstanceType: aws.String("stream.standard.large")})
+	wantCode(t, err, "OperationNotPermittedException", "RUNNING")
+	_, err = as.DeleteAppBlockBuilder(ctx, &appstream.DeleteAppBlockBuilderInput{Name: b.Name})
+	wantCode(t, err, "OperationNotPermittedException", "RUNNING")
+	_, err = as.CreateAppBlockBuilderStreamingURL(ctx, &appstream.CreateAppBlockBuilderStreamingURLInput{AppBlockBuilderName: b.Name, Validity: aws.Int64(604801)})
+	wantCode(t, err, "ValidationException", "validity")
+	u, err := as.CreateAppBlockBuilderStreamingURL(ctx, &appstream.CreateAppBlockBuilderStreamingURLInput{AppBlockBuilderName: b.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(*u.Expires); left < 50*time.Minute || left > time.Hour {
+		t.Errorf("the URL is good for %v, want about an hour", left)
+	}
+	l := s.visit(*u.StreamingURL).mustLaunch("Desktop")
+	v := s.connect(l.ViewerURL, "")
+	v.mustLive(t)
+	if ss := s.sessions(); len(ss) != 1 || ss[0].Builder != "app-block-builder/packer" || ss[0].EndpointID != s.info.VPCEndpointID || ss[0].UserID != "AppBlockBuilderAdmin" {
+		t.Errorf("sessions: got %+v", ss)
+	}
+	if _, err := as.StopAppBlockBuilder(ctx, &appstream.StopAppBlockBuilderInput{Name: b.Name}); err != nil {
+		t.Fatal(err)
+	}
+	v.mustEnd(t)
+	state(astypes.AppBlockBuilderStateStopped)
+	updated, err := as.UpdateAppBlockBuilder(ctx, &appstream.UpdateAppBlockBuilderInput{
+		Name: b.Name, InstanceType: aws.String("stream.standard.large"), AttributesToDelete: []astypes.AppBlockBuilderAttribute{astypes.AppBlockBuilderAttributeAccessEndpoints},
+	})
+	if err != nil || *updated.AppBlockBuilder.InstanceType != "stream.standard.large" || len(updated.AppBlockBuilder.AccessEndpoints) != 0 {
+		t.Errorf("updated: got %+v (%v)", updated, err)
+	}
+	_, err = as.DeleteAppBlockBuilder(ctx, &appstream.DeleteAppBlockBuilderInput{Name: b.Name})
+	wantCode(t, err, "ResourceInUseException", "app block c")
+	_, err = as.DeleteAppBlock(ctx, &appstream.DeleteAppBlockInput{Name: aws.String("c")})
+	wantCode(t, err, "ResourceInUseException", "packer")
+	if _, err := as.DisassociateAppBlockBuilderAppBlock(ctx, &appstream.DisassociateAppBlockBuilderAppBlockInput{AppBlockArn: &blocks[0], AppBlockBuilderName: b.Name}); err != nil {
+		t.Error(err)
+	}
+	if _, err := as.DeleteAppBlockBuilder(ctx, &appstream.DeleteAppBlockBuilderInput{Name: b.Name}); err != nil {
+		t.Error(err)
+	}
+	_, err = as.DescribeAppBlockBuilders(ctx, &appstream.DescribeAppBlockBuildersInput{Names: []string{"packer"}})
+	wantCode(t, err, "ResourceNotFoundException", "packer")
+	for _, name := range []string{"a", "b", "c"} {
+		if _, err := as.DeleteAppBlock(ctx, &appstream.DeleteAppBlockInput{Name: &name}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+const terraformBuilder = `
+variable "endpoint" {}
+variable "subnet" {}
+variable "team" { default = "blue" }
+
+resource "aws_appstream_image_builder" "office" {
+  name          = "office"
+  description   = "ours"
+  display_name  = "Office"
+  image_name    = "Penstock-Base"
+  instance_type = "stream.standard.medium"
+  access_endpoint {
+    endpoint_type = "STREAMING"
+    vpce_id       = var.endpoint
+  }
+  vpc_config {
+    subnet_ids = [var.subnet]
+  }
+  tags = { team = var.team }
+}
+
+output "state" { value = aws_appstream_image_builder.office.state }
+output "image" { value = aws_appstream_image_builder.office.image_arn }
+`
+
+// TestTerraformImageBuilder applies an image builder with Terraform, wants an empty plan, changes a tag and destroys it.
+func TestTerraformImageBuilder(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	terraform.Need(t)
+	s := start(t, t.TempDir())
+	as, _ := s.sdk()
+	keys, err := as.Options().Credentials.Retrieve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := terraform.Prepare(t, s.info.APIURL, keys.AccessKeyID, keys.SecretAccessKey, terraformBuilder)
+	with := func(want int, command string, args ...string) string {
+		t.Helper()
+		return run(want, slices.Concat([]string{command, "-no-color", "-var", "endpoint=" + s.info.VPCEndpointID, "-var", "subnet=" + s.info.EndpointAddresses[0].SubnetID}, args)...)
+	}
+	run(0, "init", "-no-color")
+	if out := with(0, "apply", "-auto-approve"); !strings.Contains(out, `state = "RUNNING"`) || !strings.Contains(out, ":image/Penstock-Base") {
+		t.Errorf("applied: %s", out)
+	}
+	with(0, "plan", "-detailed-exitcode")
+	with(0, "apply", "-auto-approve", "-var", "team=red")
+	with(0, "plan", "-detailed-exitcode", "-var", "team=red")
+	with(0, "destroy", "-auto-approve")
+	if left := s.imageBuilders(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
 }

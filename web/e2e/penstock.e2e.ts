@@ -195,6 +195,42 @@ it("shows why a session ended and leads back to the portal", async () => {
   await page.waitForURL(`${region.dev.publicUrl}/**`);
 });
 
+it("opens the desktop of an image builder, until the builder is deleted", async () => {
+  const { vpcEndpointId, endpointAddresses } = region.dev;
+  await region.aws(
+    "appstream",
+    "create-image-builder",
+    ...["--name", "office", "--image-name", "Penstock-Base"],
+    ...["--instance-type", "stream.standard.medium"],
+    ...["--access-endpoints", `EndpointType=STREAMING,VpceId=${vpcEndpointId}`],
+  );
+  const state = async () => {
+    const answer = (await region.aws("appstream", "describe-image-builders")) as {
+      ImageBuilders: { State: string }[];
+    };
+    return answer.ImageBuilders[0]?.State;
+  };
+  await expect.poll(state, { timeout: 30_000 }).toBe("RUNNING");
+  const { StreamingURL } = (await region.aws(
+    "appstream",
+    "create-image-builder-streaming-url",
+    ...["--name", "office"],
+  )) as { StreamingURL: string };
+  await page.goto(StreamingURL);
+  await streaming();
+  expect(endpointAddresses.map((a) => a.dial)).toContain(new URL(page.url()).hostname);
+  const before = await exact("ImageBuilderAdmin");
+  await page.keyboard.type("echo from the builder\n");
+  await expect
+    .poll(async () => difference(await exact("ImageBuilderAdmin"), before))
+    .toBeGreaterThan(100);
+  await region.aws("appstream", "delete-image-builder", "--name", "office");
+  await page.waitForFunction(() => window.penstock?.state === "ended", undefined, {
+    timeout: 20_000,
+  });
+  await expect.poll(state, { timeout: 30_000 }).toBe(undefined);
+}, 120_000);
+
 it("ends when the application is closed", async () => {
   await page.goto(await region.streamingUrl("fay", "xterm"));
   await streaming();
