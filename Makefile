@@ -90,13 +90,14 @@ race: $(web_built) $(TESTSUM)
 	go test -C tools -vet=off ./...
 
 .PHONY: test
-test: setup-test ## install what is missing, then every suite, nothing skipped; what CI runs
-	$(MAKE) check PENSTOCK_TEST_STRICT=1
+test: setup-test ## install what is missing, then every check and suite, nothing skipped; what CI runs
+	$(MAKE) lint web-check generated
 	$(MAKE) e2e PENSTOCK_TEST_STRICT=1
 
 .PHONY: e2e
-e2e: setup-test build $(TESTSUM) ## whole system: every Go and web test with real processes, browser, AWS clients
-	PENSTOCK_E2E=1 go test -vet=off -count=1 -timeout 15m -json ./... | $(TESTSUM) $(if $(PENSTOCK_TEST_STRICT),-strict) -allow '$(SKIPS)'
+e2e: setup-test build $(TESTSUM) ## whole system, race detector: every Go and web test with real processes, browser, AWS clients
+	go test -C tools -vet=off ./...
+	PENSTOCK_E2E=1 scripts/gotest.sh | $(TESTSUM) $(if $(PENSTOCK_TEST_STRICT),-strict) -allow '$(SKIPS)'
 	cd web && npm test --silent
 	cd web && npx vitest run --config e2e/vitest.config.ts
 

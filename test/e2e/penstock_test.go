@@ -41,7 +41,8 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "penstock")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "penstock.dev/penstock/cmd/penstock")
+	// The flags of make build: what that compiled is used again.
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", path, "penstock.dev/penstock/cmd/penstock")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.Join(fmt.Errorf("build: %w\n%s", err, out), os.RemoveAll(dir))

@@ -1,7 +1,8 @@
 // Command testsum reads the output of go test -json, prints one line a package and everything that a failed test wrote,
 // and closes with the counts of tests passed, failed and skipped and the reason of each skip.
 //
-// With -strict a skipped test is a failure, so that nothing that a machine lacks hides a test; -allow is a regular
+// The input may hold several runs, one after the other: a test that one of them skipped counts as skipped only if no other
+// passed it. With -strict a skipped test is a failure, so that nothing that a machine lacks hides a test; -allow is a regular
 // expression of the reasons that are right all the same.
 package main
 
@@ -35,8 +36,9 @@ type summary struct {
 	allowed                 *regexp.Regexp
 	passed, failed, skipped int
 	packagesFailed          int
-	skips                   []string
 	forbidden               int // skips whose reason is not allowed
+	ran                     map[name]bool
+	skips                   map[name]string // and why
 }
 
 func main() {
@@ -60,7 +62,7 @@ func main() {
 
 // summarise reads events from r until its end and writes the report to w.
 func summarise(r io.Reader, w io.Writer, allowed *regexp.Regexp) (summary, error) {
-	s := summary{allowed: allowed}
+	s := summary{allowed: allowed, ran: map[name]bool{}, skips: map[name]string{}}
 	output := map[name][]string{}
 	lines := bufio.NewReader(r)
 	for {
@@ -75,9 +77,20 @@ func summarise(r io.Reader, w io.Writer, allowed *regexp.Regexp) (summary, error
 			return s, fmt.Errorf("read test events: %w", err)
 		}
 	}
-	slices.Sort(s.skips)
-	for _, skip := range s.skips {
-		fmt.Fprintln(w, "skipped", skip)
+	var skips []string
+	for n, why := range s.skips {
+		if s.ran[n] {
+			continue
+		}
+		s.skipped++
+		if !s.allowed.MatchString(why) {
+			s.forbidden++
+		}
+		skips = append(skips, fmt.Sprintf("skipped %s %s: %s", n.pkg, n.test, why))
+	}
+	slices.Sort(skips)
+	for _, skip := range skips {
+		fmt.Fprintln(w, skip)
 	}
 	fmt.Fprintf(w, "tests: %d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
 	return s, nil
@@ -114,16 +127,13 @@ func (s *summary) take(line []byte, output map[name][]string, w io.Writer) {
 	switch e.Action {
 	case "pass":
 		s.passed++
+		s.ran[n] = true
 	case "fail":
 		s.failed++
+		s.ran[n] = true
 		fmt.Fprint(w, said(wrote))
 	case "skip":
-		s.skipped++
-		why := reason(wrote)
-		if !s.allowed.MatchString(why) {
-			s.forbidden++
-		}
-		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, why))
+		s.skips[n] = reason(wrote)
 	}
 }
 

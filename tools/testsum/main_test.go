@@ -58,6 +58,22 @@ func TestSummarise(t *testing.T) {
 			skipped: 1,
 			allowed: 1,
 		},
+		"a skip of one run that another passed is none": {
+			in: `{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:3: without the race detector\n"}
+{"Action":"skip","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestB","Output":"    a_test.go:9: without the race detector\n"}
+{"Action":"skip","Package":"p","Test":"TestB"}
+{"Action":"pass","Package":"p"}
+{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"pass","Package":"p"}
+{"Action":"pass","Package":"q","Test":"TestB"}
+{"Action":"pass","Package":"q"}
+`,
+			want:    []string{"skipped p TestB: a_test.go:9: without the race detector", "2 passed, 0 failed, 1 skipped"},
+			wantNot: []string{"skipped p TestA"},
+			passed:  2,
+			skipped: 1,
+		},
 		"a package that does not build fails": {
 			in: `{"ImportPath":"p [p.test]","Action":"build-output","Output":"p/a.go:1: syntax error\n"}
 {"ImportPath":"p [p.test]","Action":"build-fail"}
