@@ -14,6 +14,7 @@ import {
   until,
   wrote,
 } from "./processes.mjs";
+import { callAppStream } from "./sign.mjs";
 
 const run = promisify(execFile);
 export const canvas = "canvas#screen";
@@ -27,9 +28,12 @@ export class Region {
   #directory;
   #process;
   #environment;
+  #profiles;
 
-  constructor(binary, flipper) {
+  /** With profiles, a folder, the server and its instances write their processor profiles there when they end. */
+  constructor(binary, flipper, profiles) {
     this.#binary = binary;
+    this.#profiles = profiles;
     this.#directory = temporaryFolder("region");
     const applications = join(this.#directory, "share/applications");
     mkdirSync(applications, { recursive: true });
@@ -54,7 +58,11 @@ export class Region {
     const began = performance.now();
     this.#process = start(
       this.#binary,
-      ["dev", "--data-dir", this.data, "--api-addr", addresses[0], "--public-addr", addresses[1]],
+      [
+        ...["dev", "--data-dir", this.data, "--api-addr", addresses[0]],
+        ...["--public-addr", addresses[1]],
+        ...(this.#profiles === undefined ? [] : ["--profile", this.#profiles]),
+      ],
       { env: this.#environment },
     );
     await wrote(this.#process, "ready");
@@ -124,17 +132,43 @@ export class Region {
     return stdout.trim() === "" ? {} : JSON.parse(stdout);
   }
 
+  /** The fleet's ComputeCapacityStatus. */
+  async #capacity() {
+    const { Fleets } = await this.#call("DescribeFleets", { Names: [this.dev.fleetName] });
+    return Fleets[0]?.ComputeCapacityStatus ?? {};
+  }
+
+  #call(operation, input) {
+    return callAppStream(this.dev.apiUrl, this.credentials(), this.dev.region, operation, input);
+  }
+
+  #resize(instances) {
+    return this.#call("UpdateFleet", {
+      Name: this.dev.fleetName,
+      ComputeCapacity: { DesiredInstances: instances },
+    });
+  }
+
   /** Waits until the fleet has an instance that no session uses. */
   warm() {
-    return until("warm instance", async () => {
-      const { Fleets } = await this.aws(
-        "appstream",
-        "describe-fleets",
-        "--names",
-        this.dev.fleetName,
-      );
-      return (Fleets[0]?.ComputeCapacityStatus?.Available ?? 0) > 0 ? true : undefined;
+    return until("warm instance", async () =>
+      ((await this.#capacity()).Available ?? 0) > 0 ? true : undefined,
+    );
+  }
+
+  /**
+   * Takes all instances from the fleet that no session uses and returns { begin, restore }: begin asks for one instance more, from which
+   * moment on it may boot, and restore gives the fleet what it had.
+   */
+  async cool() {
+    const { Desired, Running = 0, InUse = 0 } = await this.#capacity();
+    const used = Math.min(InUse, Running);
+    await this.#resize(used);
+    await until("fleet without a free instance", async () => {
+      const { Available = 0, Running: left = 0 } = await this.#capacity();
+      return Available === 0 && left <= used ? true : undefined;
     });
+    return { begin: () => this.#resize(used + 1), restore: () => this.#resize(Desired) };
   }
 
   /** A streaming URL; with an application it opens that one without a question. */
@@ -152,9 +186,9 @@ export class Region {
 
   /**
    * Clicks flipper in the portal's catalogue and returns { page, milliseconds }: from the click to the first animation frame that
-   * showed flipper's picture right.
+   * showed flipper's picture right. Where before is given it is called just before the click, and the clock starts when it is.
    */
-  async click(context, user) {
+  async click(context, user, before) {
     const page = await probedPage(context, {
       expected: { selector: canvas, pixels: restingPixels(1280, 720) },
       workers: false,
@@ -175,8 +209,10 @@ export class Region {
         { capture: true, once: true },
       ),
     );
+    const began = performance.timeOrigin + performance.now();
+    await before?.();
     await button.click();
-    const milliseconds = (await right) - clicked;
+    const milliseconds = (await right) - (before === undefined ? clicked : began);
     return { page, milliseconds };
   }
 

@@ -1,13 +1,15 @@
 // Measures Penstock beside its peers and writes the measured part of docs/benchmarks.md. Run it with `make bench`.
 //
-//   node bench/run.mjs [streaming] [api] [network] [links] [--quick] [--only idle,press] [--viewers Penstock,Xpra] [--seconds 5]
+//   node bench/run.mjs [streaming] [api] [network] [links] [--quick] [--only idle,press] [--viewers Penstock,Xpra] [--seconds 5] [--profile FOLDER]
 //
 // Without names of parts all are measured; the page keeps what it says of the others. --quick takes a few samples of everything and
-// --only and --viewers take some scenarios and viewers of streaming: all three print what they found and leave the page alone.
+// --only and --viewers take some scenarios and viewers of streaming: all three print what they found and leave the page alone. --profile has
+// streaming write to FOLDER a trace of the browser while it opens a session, and processor profiles (pprof) of the server and of each
+// agent over the whole run, and adds what they say of the opening to the report; profiles slow down, so figures with it do not count.
 import { execFile } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { loadavg } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { api } from "./api.mjs";
@@ -28,6 +30,7 @@ const { values, positionals } = parseArgs({
     quick: { type: "boolean", default: false },
     only: { type: "string" },
     viewers: { type: "string" },
+    profile: { type: "string" },
     seconds: { type: "string", default: "5" },
     output: { type: "string", default: join(root, "docs/benchmarks.md") },
   },
@@ -44,6 +47,7 @@ const parts = {
         isQuick: values.quick,
         only: values.only?.split(","),
         viewers: values.viewers?.split(","),
+        profiles: profileFolder(),
       }),
     render: streamingReport,
   },
@@ -60,6 +64,15 @@ const parts = {
     render: linksReport,
   },
 };
+
+/** The folder of --profile, made if need be. */
+function profileFolder() {
+  if (values.profile === undefined) {
+    return undefined;
+  }
+  mkdirSync(values.profile, { recursive: true });
+  return resolve(values.profile);
+}
 
 async function main() {
   for (const name of positionals) {
@@ -88,7 +101,12 @@ async function main() {
     if (results.failures?.length > 0) {
       process.exitCode = 1;
     }
-    if (values.quick || values.only !== undefined || values.viewers !== undefined) {
+    if (
+      values.quick ||
+      values.only !== undefined ||
+      values.viewers !== undefined ||
+      values.profile !== undefined
+    ) {
       continue;
     }
     writeFileSync(values.output, replaced(readFileSync(values.output, "utf8"), name, text));

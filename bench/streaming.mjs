@@ -1,5 +1,6 @@
 // What a user of a streamed desktop feels and what an operator pays, on Penstock and on its peers in turns.
 import { execFile } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { launch } from "./browser.mjs";
@@ -28,6 +29,7 @@ import {
   temporaryFolder,
   wrote,
 } from "./processes.mjs";
+import { stepsOf, traceCategories } from "./trace.mjs";
 
 const run = promisify(execFile);
 
@@ -79,7 +81,7 @@ const combinations = [
 
 /**
  * Measures everything. only and viewers, when given, name the scenarios (start, idle, opening, press, motion, office) and the
- * viewers to take.
+ * viewers to take. profiles, a folder, gets a trace of the browser while it opens and the profiles of server and agents.
  */
 export async function streaming({
   root,
@@ -87,9 +89,10 @@ export async function streaming({
   isQuick,
   only,
   viewers = ["Penstock", ...Object.keys(peers)],
+  profiles,
 }) {
   const count = isQuick ? quick : full;
-  const bench = new Bench(root, programs, count, viewers);
+  const bench = new Bench(root, programs, count, viewers, profiles);
   const wanted = (name) => only === undefined || only.includes(name);
   const results = { count, isQuick };
   try {
@@ -107,6 +110,9 @@ export async function streaming({
         bench.failures.push({ viewer: "Penstock", scenario: "launches", message: error.message });
         return undefined;
       });
+      if (profiles !== undefined) {
+        results.steps = await bench.profileOpening(profiles);
+      }
     }
     if (wanted("press")) {
       results.presses = await bench.presses();
@@ -135,13 +141,15 @@ class Bench {
   #programs;
   #count;
   #wanted;
+  #profiles;
   #region;
   #viewers = [];
   #folder = temporaryFolder("streaming");
   #turn = 0;
   failures = []; // { viewer, scenario, message }
 
-  constructor(root, programs, count, wanted) {
+  constructor(root, programs, count, wanted, profiles) {
+    this.#profiles = profiles;
     this.#wanted = wanted;
     this.#root = root;
     this.#programs = programs;
@@ -171,7 +179,8 @@ class Bench {
   }
 
   #newRegion() {
-    return new Region(join(this.#root, "bin/penstock"), join(this.#programs, "flipper"));
+    const flipper = join(this.#programs, "flipper");
+    return new Region(join(this.#root, "bin/penstock"), flipper, this.#profiles);
   }
 
   /** Milliseconds from the start of `penstock dev` to ready, on an empty folder and on one that has its demo. */
@@ -331,7 +340,45 @@ class Bench {
       await page.close();
       await this.#region.expire(user);
     }
-    return { warm };
+    const cold = [];
+    for (let i = 0; i < this.#count.launches; i++) {
+      const user = `cold-${i}`;
+      await this.#region.warm();
+      const fleet = await this.#region.cool();
+      try {
+        const { page, milliseconds } = await this.#region.click(viewer.context, user, fleet.begin);
+        cold.push(milliseconds);
+        await page.close();
+        await this.#region.expire(user);
+      } finally {
+        await fleet.restore();
+      }
+    }
+    return { warm, cold };
+  }
+
+  /**
+   * One opening of Penstock's address more, with a trace of the browser in folder: opening.json, for chrome://tracing or Perfetto, and the
+   * steps that are in it.
+   */
+  async profileOpening(folder) {
+    const viewer = this.#viewers.find(({ name }) => name === "Penstock");
+    if (viewer === undefined) {
+      return undefined;
+    }
+    console.log("opening, traced");
+    await viewer.page.close();
+    await pause(500);
+    const { browser } = viewer.browser;
+    await browser.startTracing(undefined, { categories: traceCategories });
+    let trace;
+    try {
+      await this.#openPage(viewer, false);
+    } finally {
+      trace = await browser.stopTracing();
+    }
+    writeFileSync(join(folder, "opening.json"), trace);
+    return stepsOf(JSON.parse(trace.toString("utf8")).traceEvents);
   }
 
   async presses() {
