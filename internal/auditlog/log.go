@@ -62,6 +62,7 @@ type Log struct {
 	allowed  float64 // events of strangers that may still be written
 	refilled time.Time
 	skipped  map[string]uint64 // events of strangers that were counted only, by source and name
+	stirred  chan struct{}     // holds a token when something was recorded
 
 	syncing sync.Mutex // one sync at a time, outside of mu
 }
@@ -89,7 +90,7 @@ func Open(o Options) (*Log, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the audit log: %w", err)
 	}
-	l := &Log{options: o, allowed: strangersBurst, refilled: o.Now(), skipped: map[string]uint64{}}
+	l := &Log{options: o, allowed: strangersBurst, refilled: o.Now(), skipped: map[string]uint64{}, stirred: make(chan struct{}, 1)}
 	damage, err := l.resume()
 	if err != nil {
 		return nil, err
@@ -273,6 +274,7 @@ func (l *Log) Record(e audit.Event) {
 			return
 		}
 	}
+	defer l.stir()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.Unproved && !l.admit() {
@@ -441,19 +443,43 @@ func (l *Log) origin() audit.Origin {
 	return audit.Origin{ID: newID(), Now: l.options.Now(), Region: l.options.Region, Account: l.options.Account}
 }
 
-// Run syncs, and counts what strangers caused, until ctx ends.
+// Run syncs, and counts what strangers caused, until ctx ends. While nothing is recorded it sleeps.
 func (l *Log) Run(ctx context.Context) error {
-	tick := time.NewTicker(l.options.SyncEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(l.options.SyncEvery)
+	defer timer.Stop()
+	waits := true
 	for {
 		select {
-		case <-tick.C:
+		case <-l.stirred:
+			if !waits {
+				timer.Reset(l.options.SyncEvery)
+				waits = true
+			}
+		case <-timer.C:
 			l.settle()
+			if waits = l.unsettled(); waits {
+				timer.Reset(l.options.SyncEvery)
+			}
 		case <-ctx.Done():
 			l.settle()
 			return nil
 		}
 	}
+}
+
+// stir wakes Run.
+func (l *Log) stir() {
+	select {
+	case l.stirred <- struct{}{}:
+	default:
+	}
+}
+
+// unsettled reports whether something is still to be brought to the disk.
+func (l *Log) unsettled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dirty || l.failed != nil || len(l.pending) > 0 || len(l.skipped) > 0
 }
 
 // settle brings everything to the disk, then says beside the log how far that is.

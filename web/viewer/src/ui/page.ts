@@ -55,7 +55,7 @@ const status = element("p", { class: "status", role: "status" }, texts.connectin
 const notices = element("div", { class: "notices", role: "log", "aria-live": "polite" });
 const overlay = element("div", { class: "overlay" }, status);
 /** The first picture comes before everything that has text, whose first layout costs a new page 20 ms and more. */
-const quietMillis = 200;
+const quietMillis = 400;
 const reveal = once(() => container.after(overlay, notices, toolbar.element));
 const late = setTimeout(reveal, quietMillis);
 let asking: AbortController | undefined;
@@ -71,6 +71,9 @@ viewer.on("state", (state) => {
     clearTimeout(late);
     afterFrame(() => {
       reveal();
+      if (viewer.state === "streaming") {
+        status.textContent = texts.connected; // again: what was there before is not read out
+      }
       config.start(); // not before: the first picture comes first
     });
   } else {
