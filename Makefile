@@ -110,7 +110,7 @@ vuln: $(VULN) ## look for known vulnerabilities (needs the online database)
 	$(VULN) ./...
 
 .PHONY: bench
-bench: setup-bench build ## measure, or only ARGS=streaming, api, network or links; writes docs/benchmarks.md
+bench: setup-bench build ## measure, or only ARGS=streaming, api, network or links; writes docs/benchmarks.md (--profile FOLDER: traces)
 	scripts/bench.sh $(ARGS)
 
 ##@ Other
