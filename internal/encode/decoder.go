@@ -35,6 +35,7 @@ type Decoder struct {
 	feed    feed
 	zstd    *zstd.Decoder
 	raw     []byte
+	glyphs  channel.Glyphs
 	regions [channel.VideoRegions]videoRegion
 	noise   uint32
 }
@@ -142,6 +143,7 @@ func (d *Decoder) begin(u *channel.Update) error {
 	}
 	d.Inexact = make([]bool, width*height)
 	d.Close()
+	d.glyphs.Reset()
 	d.feed.rest = nil
 	return nil
 }
@@ -158,6 +160,8 @@ func (d *Decoder) section(s *channel.Section) error {
 		}
 	case channel.SectionTiles:
 		return d.tiles(s)
+	case channel.SectionText:
+		return d.text(s)
 	case channel.SectionJPEG:
 		return d.jpeg(s)
 	case channel.SectionVideo:
@@ -257,7 +261,8 @@ func (d *Decoder) video(s *channel.Section) error {
 	return nil
 }
 
-func (d *Decoder) tiles(s *channel.Section) error {
+// decompress reads the section's part of the epoch's stream into raw.
+func (d *Decoder) decompress(s *channel.Section) error {
 	d.feed.rest = append(d.feed.rest, s.Tiles...)
 	if d.zstd == nil {
 		z, err := zstd.NewReader(&d.feed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
@@ -275,6 +280,22 @@ func (d *Decoder) tiles(s *channel.Section) error {
 	}
 	if len(d.feed.rest) > 0 {
 		return fmt.Errorf("%d bytes stand behind the tiles", len(d.feed.rest))
+	}
+	return nil
+}
+
+func (d *Decoder) text(s *channel.Section) error {
+	if err := d.decompress(s); err != nil {
+		return err
+	}
+	return d.glyphs.Draw(d.raw, d.Picture, d.Width, d.Height, func(x, y, w, h int) {
+		d.mark(image.Rect(x, y, x+w, y+h), false)
+	})
+}
+
+func (d *Decoder) tiles(s *channel.Section) error {
+	if err := d.decompress(s); err != nil {
+		return err
 	}
 	if err := channel.DrawTiles(d.raw, d.Picture, d.Width, d.Height); err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Package encode turns captured pixels into packets: copies of what moved, fills, lossless palette tiles in one
+// Package encode turns captured pixels into packets: copies of what moved, fills, glyphs and lossless palette tiles in one
 // zstd stream an epoch, and, for moving pictures and for photographs on slow links, video regions and JPEG, which
 // lossless tiles replace when the picture has come to rest (docs/protocol.md, "Display"; docs/adr/0030). Decoder
 // is the other direction, for tests and measurements.
@@ -34,11 +34,12 @@ type Tiles struct {
 	columns, rows int
 	shadow        []uint32 // what the viewer has, but for losses: 0x00RRGGBB, row by row
 	dirty         []bool   // by tile
+	boxes         []box    // by tile: where a dirty one differs
 	dirtyCount    int
 	next          int // the tile to go on with, so that none waits for ever behind a limit
 
 	frames  []frame // of the present update
-	taken   []bool  // by column of tiles
+	taken   []box   // by column of tiles
 	copies  []channel.Copy
 	moves   moves
 	solid   []int32 // tiles of the present update that are solid
@@ -52,6 +53,7 @@ type Tiles struct {
 	out     bytes.Buffer
 	zstd    *zstd.Encoder
 	palette palette
+	text    text
 	section []media.Section
 	moved   []byte // bodies of the sections
 	filled  []byte
@@ -113,8 +115,10 @@ func (t *Tiles) Begin(size media.Size) {
 	t.rows = (size.Height + tileSize - 1) / tileSize
 	t.shadow = cleared(t.shadow, size.Width*size.Height)
 	t.dirty = cleared(t.dirty, t.columns*t.rows)
+	t.boxes = cleared(t.boxes, t.columns*t.rows)
 	t.isSolid = cleared(t.isSolid, t.columns*t.rows)
 	t.dirtyCount, t.next = 0, 0
+	t.beginText()
 	t.moves.debt = 0
 	t.epoch++
 	t.fresh = true
@@ -163,6 +167,7 @@ func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.
 	}
 	t.out.Reset()
 	t.written = 0
+	t.text.beginPacket()
 	t.planRegions()
 	t.coded = t.sendRegions(&q, views)
 	t.coded += t.sendJPEGs(&q)
@@ -170,11 +175,11 @@ func (t *Tiles) Encode(views []media.View, now uint64, q media.Quality) (*media.
 	if err := t.fillPacket(views, q.Limit); err != nil {
 		return nil, err
 	}
-	if t.ready == 0 && len(t.raw)+len(t.solid) == 0 && !t.fresh {
+	if t.ready == 0 && len(t.raw)+len(t.solid)+len(t.text.raw) == 0 && !t.fresh {
 		t.refine(&q, len(views) > 0 || t.coded > 0)
 	}
 	t.addSolid()
-	if len(t.raw)+len(t.copies)+len(t.fills)+len(t.sent)+len(t.ends)+len(t.jpegEnds) == 0 && !t.fresh {
+	if len(t.raw)+len(t.text.raw)+len(t.copies)+len(t.fills)+len(t.sent)+len(t.ends)+len(t.jpegEnds) == 0 && !t.fresh {
 		return nil, nil
 	}
 	t.packet = media.Packet{
@@ -209,7 +214,7 @@ func (t *Tiles) send(i int) {
 // solidRecord is the length of a solid tile's record.
 const solidRecord = 6
 
-// sections puts what ends regions, copies, fills, records, JPEG pictures and video into the packet, in this order.
+// sections puts what ends regions, copies, fills, text, records, JPEG pictures and video into the packet, in this order.
 func (t *Tiles) sections() error {
 	sections := t.section[:0]
 	for _, body := range t.ends {
@@ -223,11 +228,19 @@ func (t *Tiles) sections() error {
 		t.filled = channel.AppendFillBody(t.filled[:0], t.fills)
 		sections = append(sections, media.Section{Kind: media.SectionFill, Body: t.filled})
 	}
+	text := t.text.compressed
+	if text > 0 {
+		sections = append(sections, media.Section{Kind: media.SectionText, RawLength: len(t.text.raw), Body: nil})
+	}
+	at := len(sections) - 1
 	if len(t.raw) > 0 {
 		if err := t.compress(); err != nil {
 			return err
 		}
-		sections = append(sections, media.Section{Kind: media.SectionTiles, RawLength: len(t.raw), Body: t.out.Bytes()})
+		sections = append(sections, media.Section{Kind: media.SectionTiles, RawLength: len(t.raw), Body: t.out.Bytes()[text:]})
+	}
+	if text > 0 { // the buffer stays where it is from here on
+		sections[at].Body = t.out.Bytes()[:text:text]
 	}
 	start := 0
 	for _, end := range t.jpegEnds {

@@ -11,6 +11,7 @@ import (
 	"image"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,7 +23,10 @@ import (
 	"penstock.dev/penstock/internal/wire/channel"
 )
 
-const allCodecs = media.CodecTiles | media.CodecCopy | media.CodecFill
+const (
+	noText    = media.CodecTiles | media.CodecCopy | media.CodecFill
+	allCodecs = noText | media.CodecText
+)
 
 // noLimit lets every packet be whole.
 const noLimit = 1 << 30
@@ -89,8 +93,8 @@ func message(p *media.Packet, seq uint32) []byte {
 	}
 	b := channel.AppendUpdateHeader(nil, &h, uint8(len(p.Sections)))
 	for _, s := range p.Sections {
-		if s.Kind == media.SectionTiles {
-			b = channel.AppendTiles(b, s.RawLength, s.Body)
+		if s.Kind == media.SectionTiles || s.Kind == media.SectionText {
+			b = channel.AppendStream(b, channel.SectionKind(s.Kind), s.RawLength, s.Body)
 		} else {
 			b = channel.AppendSection(b, channel.SectionKind(s.Kind), s.Body)
 		}
@@ -174,7 +178,7 @@ func TestUnchangedIsNothing(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 300, Height: 200}
 	s := newScreen(size, 1)
-	enc, err := encode.NewTiles(allCodecs, encode.Options{})
+	enc, err := encode.NewTiles(noText, encode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,8 +328,10 @@ func TestStreamVectors(t *testing.T) {
 		for _, s := range u.Sections {
 			kinds[s.Kind]++
 		}
-		for _, c := range dec.Codings() {
-			codings[c]++
+		if slices.ContainsFunc(u.Sections, func(s channel.Section) bool { return s.Kind == channel.SectionTiles }) {
+			for _, c := range dec.Codings() {
+				codings[c]++
+			}
 		}
 		if dec.Width != v.Width || dec.Height != v.Height {
 			t.Errorf("%s: got %d×%d, want %d×%d", v.Name, dec.Width, dec.Height, v.Width, v.Height)
@@ -339,7 +345,7 @@ func TestStreamVectors(t *testing.T) {
 			t.Errorf("no tile of coding %d", c)
 		}
 	}
-	for _, k := range []channel.SectionKind{channel.SectionCopy, channel.SectionFill, channel.SectionTiles} {
+	for _, k := range []channel.SectionKind{channel.SectionCopy, channel.SectionFill, channel.SectionTiles, channel.SectionText} {
 		if kinds[k] == 0 {
 			t.Errorf("no section of kind %d", k)
 		}
@@ -401,6 +407,14 @@ func makeVectors(t *testing.T) []vector {
 				field("tiles.length", 4)
 				field("tiles.rawLength", 4)
 				field("tiles.zstd", len(section.Body))
+			case media.SectionText:
+				sections = append(sections, map[string]any{
+					"kind": "text", "rawLength": float64(section.RawLength), "tiles": hex.EncodeToString(section.Body),
+				})
+				field("text.kind", 1)
+				field("text.length", 4)
+				field("text.rawLength", 4)
+				field("text.zstd", len(section.Body))
 			case media.SectionCopy:
 				names := []string{"srcX", "srcY", "dstX", "dstY", "width", "height"}
 				sections = append(sections, map[string]any{"kind": "copy", "copies": records(section.Body, names, nil)})
@@ -457,7 +471,7 @@ func makeVectors(t *testing.T) []vector {
 	s.paint(image.Rect(10, 10, 20, 20), 2)
 	add("first tiles of an epoch that began black", s.view(image.Rect(10, 10, 20, 20)))
 
-	if enc, err = encode.NewTiles(allCodecs, encode.Options{}); err != nil {
+	if enc, err = encode.NewTiles(noText, encode.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	size = media.Size{Width: 300, Height: 200}
@@ -477,6 +491,27 @@ func makeVectors(t *testing.T) []vector {
 	add("window moved over itself", s.view(size.Bounds()))
 	s.paint(image.Rect(0, 0, 256, 128), 1)
 	add("fill", s.view(size.Bounds()))
+
+	if enc, err = encode.NewTiles(allCodecs, encode.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		enc.Begin(size)
+	}
+	f := newFont(30)
+	s.clear(size.Bounds(), 0xf0f0e8)
+	s.write(image.Rect(10, 8, 290, 150), f)
+	add("new epoch for text", s.view(size.Bounds()))
+	s.write(image.Rect(10, 8, 290, 150), f)
+	add("another page", s.view(size.Bounds()))
+	s.scroll(image.Rect(10, 8, 290, 150), 0, -17)
+	s.write(image.Rect(10, 128, 290, 150), f)
+	add("text scrolled", s.view(size.Bounds()))
+	s.letter(image.Pt(20, 170), f, 3)
+	add("a letter", s.view(image.Rect(0, 160, 100, 190)))
+	s.clear(image.Rect(0, 0, 300, 20), 0x203060)
+	s.paint(image.Rect(100, 60, 140, 90), 400)
+	add("text, a bar and a picture", s.view(size.Bounds()))
 	return list
 }
 

@@ -113,7 +113,7 @@ func (t *Tiles) same(f *frame, part image.Rectangle) bool {
 func (t *Tiles) take(f *frame) {
 	grid := tilesOf(f.cut)
 	if cap(t.taken) < t.columns {
-		t.taken = make([]bool, t.columns)
+		t.taken = make([]box, t.columns)
 	}
 	taken := t.taken[:t.columns]
 	for row := grid.Min.Y; row < grid.Max.Y; row++ {
@@ -125,16 +125,23 @@ func (t *Tiles) take(f *frame) {
 					continue
 				}
 				x0, x1 := max(column*tileSize, f.cut.Min.X), min((column+1)*tileSize, f.cut.Max.X)
-				if update(t.line(x0, x1, y), f.row(x0, x1, y)) {
-					taken[column] = true
+				if from, to := update(t.line(x0, x1, y), f.row(x0, x1, y)); from < to {
+					taken[column].add(box{uint16(x0 + from), uint16(y), uint16(x0 + to), uint16(y + 1)})
 				}
 			}
 		}
 		for column := grid.Min.X; column < grid.Max.X; column++ {
-			if taken[column] {
-				t.setDirty(first+column, true)
-				t.touch(first + column)
+			b := taken[column]
+			if b.x0 == b.x1 {
+				continue
 			}
+			i := first + column
+			if t.dirty[i] {
+				b.add(t.boxes[i])
+			}
+			t.setDirty(i, true)
+			t.boxes[i] = b
+			t.touch(i)
 		}
 	}
 }
@@ -147,6 +154,29 @@ func (t *Tiles) setDirty(i int, dirty bool) {
 		t.dirtyCount--
 	}
 	t.dirty[i] = dirty
+	if dirty {
+		t.boxes[i] = boxOf(t.tile(i))
+	}
+}
+
+// box is the part of a dirty tile in which the viewer's picture may differ, unless the tile is lossy.
+type box struct{ x0, y0, x1, y1 uint16 }
+
+func boxOf(r image.Rectangle) box {
+	return box{uint16(r.Min.X), uint16(r.Min.Y), uint16(r.Max.X), uint16(r.Max.Y)}
+}
+
+// add makes b the box around both; an empty one counts for nothing.
+func (b *box) add(o box) {
+	if b.x0 == b.x1 {
+		*b = o
+		return
+	}
+	b.x0, b.y0, b.x1, b.y1 = min(b.x0, o.x0), min(b.y0, o.y0), max(b.x1, o.x1), max(b.y1, o.y1)
+}
+
+func (b box) rectangle() image.Rectangle {
+	return image.Rect(int(b.x0), int(b.y0), int(b.x1), int(b.y1))
 }
 
 // equal reports whether captured pixels are those of the picture, but for the byte that means nothing.
@@ -170,35 +200,34 @@ func equal(picture, captured []uint32) bool {
 	return true
 }
 
-// update makes dst equal to src without the byte that means nothing, and reports whether it was not. It has no branch a
-// pixel: what moves differs everywhere.
-func update(dst, src []uint32) bool {
-	d, s := octets(dst), octets(src)
-	if bytes.Equal(d, s) {
-		return false
+// update makes dst equal to src without the byte that means nothing, and returns from where to where it was not. What
+// lies between has no branch a pixel: what moves differs everywhere.
+func update(dst, src []uint32) (from, to int) {
+	if bytes.Equal(octets(dst), octets(src)) {
+		return 0, 0
 	}
+	for from < len(src) && dst[from] == src[from]&rgb {
+		from++
+	}
+	to = len(src)
+	for to > from && dst[to-1] == src[to-1]&rgb {
+		to--
+	}
+	d, s := octets(dst[from:to]), octets(src[from:to])
 	const mask = rgb | rgb<<32
-	var differ uint64
 	for len(d) >= 32 && len(s) >= 32 {
 		a, b := binary.LittleEndian.Uint64(s)&mask, binary.LittleEndian.Uint64(s[8:])&mask
 		e, f := binary.LittleEndian.Uint64(s[16:])&mask, binary.LittleEndian.Uint64(s[24:])&mask
-		differ |= (a ^ binary.LittleEndian.Uint64(d)) | (b ^ binary.LittleEndian.Uint64(d[8:])) |
-			(e ^ binary.LittleEndian.Uint64(d[16:])) | (f ^ binary.LittleEndian.Uint64(d[24:]))
 		binary.LittleEndian.PutUint64(d, a)
 		binary.LittleEndian.PutUint64(d[8:], b)
 		binary.LittleEndian.PutUint64(d[16:], e)
 		binary.LittleEndian.PutUint64(d[24:], f)
 		d, s = d[32:], s[32:]
 	}
-	changed := differ != 0
-	rest := len(dst) - len(d)/4
-	for i, p := range src[rest:] {
-		if p &= rgb; dst[rest+i] != p {
-			dst[rest+i] = p
-			changed = true
-		}
+	for i := to - len(d)/4; i < to; i++ {
+		dst[i] = src[i] & rgb
 	}
-	return changed
+	return from, to
 }
 
 // words sees bytes as little-endian pixels; nil when they are not aligned.

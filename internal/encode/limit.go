@@ -21,16 +21,26 @@ const (
 func (t *Tiles) fillPacket(views []media.View, limit int) error {
 	for i := range views {
 		if views[i].Prompt {
+			if more, err := t.writeText(views[i].Rect, max(limit, mostPrompt)); more || err != nil {
+				return err
+			}
 			t.packView(&views[i], max(limit, mostPrompt))
 		}
 	}
-	if len(t.raw)+len(t.solid) > 0 {
+	if len(t.raw)+len(t.solid)+len(t.text.raw) > 0 {
 		return nil // whoever waits for it waits for nothing else
 	}
 	budget := limit - t.coded
 	if budget <= 0 && t.coded > 0 {
 		return nil // the next packet has them
 	}
+	if more, err := t.writeText(t.size.Bounds(), budget); more || err != nil {
+		return err
+	}
+	if budget -= t.out.Len(); budget <= 0 && t.out.Len() > 0 {
+		return nil
+	}
+	written := t.out.Len()
 	for t.ready > 0 {
 		t.packSome(budget)
 		if t.ready == 0 || len(t.raw) == t.written {
@@ -44,7 +54,7 @@ func (t *Tiles) fillPacket(views []media.View, limit int) error {
 			break
 		}
 		// What comes may compress worse than what came.
-		budget = min(int(float64(left)*float64(len(t.raw))/float64(t.out.Len())), limit)
+		budget = min(int(float64(left)*float64(len(t.raw))/float64(t.out.Len()-written)), limit)
 		if budget < leastChunk {
 			break
 		}

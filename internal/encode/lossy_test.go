@@ -218,6 +218,8 @@ func (v *hybrid) section(s *channel.Section, p *media.Packet) {
 		channel.SectionFill: media.CodecFill, channel.SectionJPEG: media.CodecJPEG,
 	}[s.Kind]
 	switch s.Kind { //nolint:exhaustive // the others have no losses
+	case channel.SectionText:
+		need = media.CodecText
 	case channel.SectionVideo:
 		need = map[uint8]media.Codecs{channel.VideoH264: media.CodecH264, channel.VideoVP8: media.CodecVP8}[s.Video.Codec]
 		if s.Video.Flags&channel.VideoKey != 0 {

@@ -3,6 +3,7 @@ package encode
 import (
 	"image"
 	"math/bits"
+	"slices"
 
 	"penstock.dev/penstock/internal/wire/channel"
 )
@@ -311,10 +312,8 @@ func (t *Tiles) explain(f *frame, by image.Point) bool {
 	if len(t.copies) == from {
 		return false
 	}
+	t.copies = t.copies[:from+t.widenAll(f, by, t.copies[from:])]
 	found := t.copies[from:]
-	for i := range found {
-		t.widen(f, by, found, i)
-	}
 	ordered := order(found)
 	for _, c := range found {
 		t.move(c)
@@ -365,6 +364,46 @@ func (t *Tiles) useful(f *frame, rect image.Rectangle) bool {
 		}
 	}
 	return false
+}
+
+// widenAll makes copies wider, the largest first, and narrows those that it reaches into, and returns how many are left: a window
+// is often less wide than the columns of tiles, and a few rows beside it have moved by chance.
+func (t *Tiles) widenAll(f *frame, by image.Point, found []channel.Copy) int {
+	slices.SortFunc(found, func(a, b channel.Copy) int {
+		return int(b.Width)*int(b.Height) - int(a.Width)*int(a.Height)
+	})
+	n := 0
+	for i := range found {
+		found[n] = found[i]
+		if narrow(found[:n], &found[n]) {
+			t.widen(f, by, found[:n+1], n)
+			n++
+		}
+	}
+	return n
+}
+
+// narrow takes away what a copy shares with others by the same vector, and reports whether something is left.
+func narrow(others []channel.Copy, c *channel.Copy) bool {
+	for _, o := range others {
+		mine, other := destination(*c), destination(o)
+		if !mine.Overlaps(other) {
+			continue
+		}
+		left, right := other.Min.X-mine.Min.X, mine.Max.X-other.Max.X
+		switch {
+		case left <= 0 && right <= 0:
+			return false
+		case left >= right:
+			c.Width = uint16(left)
+		default:
+			by := uint16(mine.Dx() - right)
+			c.SrcX += by
+			c.DstX += by
+			c.Width = uint16(right)
+		}
+	}
+	return true
 }
 
 // widen makes a copy wider by what moved along in the columns of tiles beside it, up to the next copy: if they

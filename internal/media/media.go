@@ -49,12 +49,13 @@ const (
 	SectionTiles SectionKind = 3
 	SectionJPEG  SectionKind = 4
 	SectionVideo SectionKind = 5
+	SectionText  SectionKind = 6
 )
 
 // Section is one part of a packet.
 type Section struct {
 	Kind      SectionKind
-	RawLength int // of tiles: length of Body decompressed
+	RawLength int // of tiles and text: length of Body decompressed
 	Body      []byte
 }
 
@@ -90,6 +91,7 @@ const (
 	CodecJPEG  Codecs = 1 << 3
 	CodecH264  Codecs = 1 << 4
 	CodecVP8   Codecs = 1 << 5
+	CodecText  Codecs = 1 << 6
 )
 
 // Quality is what the link and the viewer can take of the next packet. What is zero but Limit is the encoder's

@@ -60,8 +60,8 @@ func (f *follower) take(t testing.TB, views []media.View) {
 		}
 		b := channel.AppendUpdateHeader(nil, &h, uint8(len(p.Sections)))
 		for _, s := range p.Sections {
-			if s.Kind == media.SectionTiles {
-				b = channel.AppendTiles(b, s.RawLength, s.Body)
+			if s.Kind == media.SectionTiles || s.Kind == media.SectionText {
+				b = channel.AppendStream(b, channel.SectionKind(s.Kind), s.RawLength, s.Body)
 			} else {
 				b = channel.AppendSection(b, channel.SectionKind(s.Kind), s.Body)
 			}

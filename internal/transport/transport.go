@@ -253,8 +253,8 @@ func (c *displayConn) SendUpdate(ctx context.Context, seq uint32, p *media.Packe
 	c.buf = channel.AppendUpdateHeader(c.buf[:0], &h, uint8(len(p.Sections)))
 	for i := range p.Sections {
 		s := &p.Sections[i]
-		if s.Kind == media.SectionTiles {
-			c.buf = channel.AppendTiles(c.buf, s.RawLength, s.Body)
+		if s.Kind == media.SectionTiles || s.Kind == media.SectionText {
+			c.buf = channel.AppendStream(c.buf, channel.SectionKind(s.Kind), s.RawLength, s.Body)
 		} else {
 			c.buf = channel.AppendSection(c.buf, channel.SectionKind(s.Kind), s.Body)
 		}

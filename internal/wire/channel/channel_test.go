@@ -99,6 +99,8 @@ func described(t testing.TB, m channel.Message) map[string]any {
 				entry = map[string]any{"kind": "fill", "fills": s.Fills}
 			case channel.SectionTiles:
 				entry = map[string]any{"kind": "tiles", "rawLength": s.RawLength, "tiles": hex.EncodeToString(s.Tiles)}
+			case channel.SectionText:
+				entry = map[string]any{"kind": "text", "rawLength": s.RawLength, "tiles": hex.EncodeToString(s.Tiles)}
 			case channel.SectionJPEG:
 				entry = struct {
 					Kind string `json:"kind"`

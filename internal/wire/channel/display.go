@@ -8,6 +8,7 @@ const (
 	CodecJPEG  uint32 = 1 << 3
 	CodecH264  uint32 = 1 << 4
 	CodecVP8   uint32 = 1 << 5
+	CodecText  uint32 = 1 << 6
 )
 
 // Start is the viewer's first message on display.
@@ -110,6 +111,7 @@ const (
 	SectionTiles SectionKind = 3 // u32 rawLength, one flushed run of the epoch's zstd stream
 	SectionJPEG  SectionKind = 4 // u16 x, y, width, height, JPEG bytes
 	SectionVideo SectionKind = 5 // u8 region, codec, flags, u16 x, y, width, height, codedWidth, codedHeight, access unit
+	SectionText  SectionKind = 6 // u32 rawLength, one flushed run of the epoch's zstd stream
 )
 
 // AppendSection appends one section with the given body.
@@ -120,7 +122,12 @@ func AppendSection(dst []byte, kind SectionKind, body []byte) []byte {
 
 // AppendTiles appends a tiles section. It does not allocate when dst has room.
 func AppendTiles(dst []byte, rawLength int, compressed []byte) []byte {
-	dst = le.AppendUint32(append(dst, byte(SectionTiles)), uint32(4+len(compressed)))
+	return AppendStream(dst, SectionTiles, rawLength, compressed)
+}
+
+// AppendStream appends a section that is a part of the epoch's zstd stream: tiles or text. It does not allocate when dst has room.
+func AppendStream(dst []byte, kind SectionKind, rawLength int, compressed []byte) []byte {
+	dst = le.AppendUint32(append(dst, byte(kind)), uint32(4+len(compressed)))
 	dst = le.AppendUint32(dst, uint32(rawLength))
 	return append(dst, compressed...)
 }
@@ -252,7 +259,7 @@ type Section struct {
 	Copies    []Copy
 	Fills     []Fill
 	RawLength uint32
-	Tiles     []byte // part of the epoch's zstd stream; aliases the message
+	Tiles     []byte // of tiles and text: part of the epoch's zstd stream; aliases the message
 	JPEG      JPEGHeader
 	Video     VideoHeader
 	Data      []byte // the JPEG picture or the access unit; aliases the message
@@ -276,8 +283,8 @@ func (m *Update) Append(dst []byte) []byte {
 			dst = AppendCopies(dst, s.Copies)
 		case SectionFill:
 			dst = AppendFills(dst, s.Fills)
-		case SectionTiles:
-			dst = AppendTiles(dst, int(s.RawLength), s.Tiles)
+		case SectionTiles, SectionText:
+			dst = AppendStream(dst, s.Kind, int(s.RawLength), s.Tiles)
 		case SectionJPEG:
 			dst = AppendSection(dst, s.Kind, append(AppendJPEGHeader(nil, s.JPEG), s.Data...))
 		case SectionVideo:
@@ -287,7 +294,7 @@ func (m *Update) Append(dst []byte) []byte {
 	return dst
 }
 
-// MaxRawLength is the greatest rawLength of a tiles section on a screen of width × height pixels.
+// MaxRawLength is the greatest rawLength of a tiles or text section on a screen of width × height pixels.
 func MaxRawLength(width, height int) int { return 4*width*height + 65536 }
 
 func (m *Update) parse(r *reader) {
@@ -308,7 +315,7 @@ func (m *Update) parse(r *reader) {
 			m.parseCopies(&s, &body)
 		case SectionFill:
 			m.parseFills(&s, &body)
-		case SectionTiles:
+		case SectionTiles, SectionText:
 			s.RawLength = body.u32()
 			if int64(s.RawLength) > int64(MaxRawLength(int(m.Width), int(m.Height))) {
 				body.fail("rawLength is too great for the screen")

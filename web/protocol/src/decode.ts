@@ -263,12 +263,13 @@ function decodeSection(kind: number, body: Reader, screen: Update): Section {
       }
       return { kind: "fill", fills };
     }
-    case 3: {
+    case 3:
+    case 6: {
       const rawLength = body.u32();
       if (rawLength > 4 * screen.width * screen.height + 65536) {
         body.fail("rawLength is too great for the screen");
       }
-      return { kind: "tiles", rawLength, data: body.bytes(body.remaining) };
+      return { kind: kind === 3 ? "tiles" : "text", rawLength, data: body.bytes(body.remaining) };
     }
     case 4:
       return decodeJPEG(body, screen);

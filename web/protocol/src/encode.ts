@@ -125,8 +125,9 @@ function encodeSection(out: Writer, section: Section): void {
       }
       break;
     case "tiles":
+    case "text":
       out
-        .u8(3)
+        .u8(section.kind === "tiles" ? 3 : 6)
         .u32(4 + section.data.byteLength)
         .u32(section.rawLength)
         .bytes(section.data);

@@ -70,7 +70,7 @@ export const keyFlag = {
 } as const;
 
 /** Bits of start.codecs. */
-export const codec = { tiles: 1, copy: 2, fill: 4, jpeg: 8, h264: 16, vp8: 32 } as const;
+export const codec = { tiles: 1, copy: 2, fill: 4, jpeg: 8, h264: 16, vp8: 32, text: 64 } as const;
 
 /** Bits of update.flags. */
 export const updateFlag = { newEpoch: 1, lossless: 2 } as const;
@@ -298,6 +298,8 @@ export type Section =
   | { kind: "fill"; fills: Fill[] }
   /** data continues the epoch's zstd stream and yields rawLength bytes of tile records; it shares the message's memory. */
   | { kind: "tiles"; rawLength: number; data: Uint8Array }
+  /** Likewise, of text records. */
+  | { kind: "text"; rawLength: number; data: Uint8Array }
   | JPEGSection
   | VideoSection;
 

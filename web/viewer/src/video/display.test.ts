@@ -62,7 +62,7 @@ const kinds = (connection: FakeConnection) => sent(connection).map(({ kind }) =>
 describe("Display", () => {
   it("starts, draws the first picture and acknowledges it", async () => {
     const connection = await open();
-    expect(sent(connection)).toEqual([{ kind: "start", version: 1, codecs: 7, window: 0 }]);
+    expect(sent(connection)).toEqual([{ kind: "start", version: 1, codecs: 71, window: 0 }]);
     connection.message(stream.newEpoch(solidTile(1, 1, [1, 2, 3])));
     await Promise.resolve();
     await Promise.resolve();

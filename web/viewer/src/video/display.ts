@@ -20,6 +20,7 @@ import { FramePath, type PathKind } from "./frame_path.ts";
 import { codecBit, type Media, MediaFault, noMedia, type Still, stillSize } from "./media.ts";
 import { type Box, Picture } from "./picture.ts";
 import { FrameTicket, VideoRegions } from "./regions.ts";
+import { Glyphs } from "./text.ts";
 import { drawTiles } from "./tiles.ts";
 import type { ZstdModule, ZstdStream } from "./zstd.ts";
 
@@ -161,6 +162,9 @@ export class Display {
   #watchDue = 0;
   #progressAt = 0;
   #age = new FrameAge();
+  #glyphs = new Glyphs();
+  readonly #drawText = (raw: Uint8Array): number =>
+    this.#glyphs.draw(this.#picture as Picture, raw);
   readonly #drawTiles = (raw: Uint8Array): number => drawTiles(this.#picture as Picture, raw);
   readonly stats: DisplayStats = emptyStats();
 
@@ -352,6 +356,7 @@ export class Display {
     }
     this.#stream?.close();
     this.#stream = undefined;
+    this.#glyphs = new Glyphs();
     const picture = this.#picture;
     const same = picture?.width === update.width && picture.height === update.height;
     if (same && this.#copying === undefined) {
@@ -450,6 +455,10 @@ export class Display {
         case "tiles":
           this.#stream ??= this.#zstdReady?.stream();
           this.#stream?.decode(section.data, section.rawLength, this.#drawTiles);
+          break;
+        case "text":
+          this.#stream ??= this.#zstdReady?.stream();
+          this.#stream?.decode(section.data, section.rawLength, this.#drawText);
           break;
         case "jpeg":
         case "video": {

@@ -2,7 +2,7 @@ import { codec } from "@penstock/protocol";
 import type { PathKind } from "./frame_path.ts";
 
 /** Codecs that every browser has. */
-export const plainCodecs = codec.tiles | codec.copy | codec.fill;
+export const plainCodecs = codec.tiles | codec.copy | codec.fill | codec.text;
 
 /** What a display did, and how. */
 export interface DisplayStats {

@@ -6,6 +6,7 @@ import { zstdModule } from "../../zstd_module.ts";
 import { paletteTile, type RGB, rawTile, solidTile } from "../testing/tile_records.ts";
 import { concat } from "../testing/zstd_blocks.ts";
 import { Picture } from "./picture.ts";
+import { Glyphs } from "./text.ts";
 import { drawTiles } from "./tiles.ts";
 import { ZstdModule } from "./zstd.ts";
 
@@ -114,16 +115,20 @@ it("draws the stream that the Go encoder recorded", async () => {
   const zstd = await ZstdModule.instantiate(new WebAssembly.Module(zstdModule()));
   let stream = zstd.stream();
   let picture = new Picture(1, 1);
+  let glyphs = new Glyphs();
   for (const step of steps) {
     const update = decodeDisplayFromAgent(Buffer.from(step.hex.replace(/\s/g, ""), "hex"));
     if (update.flags & 1) {
       stream.close();
       stream = zstd.stream();
+      glyphs = new Glyphs();
       picture = new Picture(update.width, update.height);
     }
     for (const section of update.sections) {
       if (section.kind === "tiles") {
         stream.decode(section.data, section.rawLength, (raw) => drawTiles(picture, raw));
+      } else if (section.kind === "text") {
+        stream.decode(section.data, section.rawLength, (raw) => glyphs.draw(picture, raw));
       } else if (section.kind === "copy") {
         for (const copy of section.copies) {
           picture.copy(copy);
