@@ -543,7 +543,8 @@ const flagsOfVideo = 2
 
 // threads is how many slices of a picture are worth coding at once: other sessions want their cores too.
 func threads(img video.Image) int {
-	if img.Width*img.Height >= 1280*720 && runtime.NumCPU() >= 4 {
+	pixels, cores := img.Width*img.Height, runtime.NumCPU()
+	if pixels >= 1280*720 && cores >= 4 || pixels >= 1920*1080 && cores >= 2 {
 		return 2
 	}
 	return 1
