@@ -525,7 +525,7 @@ func (t *Tiles) frame(r *region, q *media.Quality) error {
 	}
 	r.begun = true
 	r.frames++
-	r.frameAt, r.size = t.now, len(body)
+	r.frameAt, r.size = media.Turn(r.frameAt, t.now, r.interval), len(body)
 	if isKey {
 		r.keyAt = t.now
 	}

@@ -174,3 +174,33 @@ func TestPacer(t *testing.T) {
 	p.Started(now)
 	wait("an answer that did not come in time", frame)
 }
+
+// A film's frame that comes late does not make the next one late, and no run has more than its rate.
+func TestPacerCatchesUp(t *testing.T) {
+	t.Parallel()
+	const turn = time.Second / 60
+	start := time.Unix(1000, 0)
+	for _, late := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, turn / 2, 12 * time.Millisecond} {
+		var p media.Pacer
+		p.Started(start)
+		p.Started(start.Add(turn + late))
+		want := max(0, late-turn/2)
+		if got := p.Wait(start.Add(2 * turn)); got != want {
+			t.Errorf("a frame after one that was %v late waits %v, want %v", late, got, want)
+		}
+		now, n := start.Add(turn+late), 0
+		for end := now.Add(time.Second); now.Before(end); n++ {
+			now = now.Add(p.Wait(now) + 100*time.Microsecond)
+			p.Started(now)
+		}
+		if n > 61 {
+			t.Errorf("%d updates in a second", n)
+		}
+	}
+	if got := media.Turn(1_000, 22_000, 16_667); got != 22_000-(21_000-16_667) {
+		t.Errorf("a late frame's turn began at %d", got)
+	}
+	if got := media.Turn(1_000, 900_000, 16_667); got != 900_000 {
+		t.Errorf("the turn of the first frame of a run began at %d", got)
+	}
+}

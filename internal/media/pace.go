@@ -49,10 +49,28 @@ func (p *Pacer) Wait(now time.Time) time.Duration {
 	return wait
 }
 
-// Started notes that an update begins.
+// Started notes that an update begins. In a run of updates the next one's turn does not move with one that came late,
+// but for more than half a turn: a late frame of a film would make all that follow late too, and in the end one is left out.
 func (p *Pacer) Started(now time.Time) {
-	if now.Sub(p.last) < spacing && p.grants > 0 {
+	since := now.Sub(p.last)
+	if since < spacing && p.grants > 0 {
 		p.grants--
 	}
-	p.last = now
+	p.last = now.Add(-lateness(since, spacing))
+}
+
+// lateness is how much of the wait for the next turn is over already when the present one began since the last.
+func lateness(since, turn time.Duration) time.Duration {
+	if since >= 2*turn {
+		return 0 // a new run
+	}
+	return max(0, min(since-turn, turn/2))
+}
+
+// Turn is when the turn began that an update or a frame takes now, when the last one began at last. Times are µs.
+func Turn(last, now, interval uint64) uint64 {
+	if last > now {
+		return now
+	}
+	return now - uint64(lateness(time.Duration(now-last), time.Duration(interval)))
 }
