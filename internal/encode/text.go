@@ -44,7 +44,10 @@ type text struct {
 	order  []uint64
 	lines  []textLine
 	clears []clearing
-	bounds []box // of a run's root
+	above  []int32 // by groundWidth: index + 1 of the last of clears that begins there
+	many   []int32 // by tile: pieces
+	open   []int32 // by openRows: index + 1 of the newest line there
+	bounds []box   // of a run's root
 	cells  []run
 	cut    []int32 // by tile: pixels of large pieces
 
@@ -70,6 +73,7 @@ type piece struct {
 type textLine struct {
 	first, last int32
 	y0, y1      int
+	before      int32 // index + 1 of an older line in the same openRows
 }
 
 type clearing struct {
@@ -90,6 +94,10 @@ const (
 	groundColumns = tileSize / groundWidth
 	cellWidth     = 32 // of the cells in which a piece that is too large is cut
 	cellHeight    = 16
+	mostGrounds   = 12  // changes of the ground in a column of one tile
+	mostPieces    = 160 // that begin in one tile
+	openRows      = 16
+	mostOpen      = 6                       // lines in openRows that a piece is tried in
 	mostCut       = tileSize * tileSize / 4 // pixels of a tile in such pieces
 )
 
@@ -128,6 +136,7 @@ func (t *Tiles) writeText(rect image.Rectangle, limit int) (more bool, err error
 	for _, area := range x.areas {
 		t.findPieces(area)
 	}
+	t.countPieces()
 	t.writeClears()
 	t.placePieces()
 	for _, i := range x.picks {
@@ -205,13 +214,15 @@ func (t *Tiles) findGrounds(i int) int {
 // findGround finds the ground of each row of r.
 func (t *Tiles) findGround(r image.Rectangle, grounds []uint32) (found int) {
 	ground := uint32(noGround)
-	first := 0
+	first, changes := 0, 0
 	for y := r.Min.Y; y < r.Max.Y; y++ {
 		row := t.line(r.Min.X, r.Max.X, y)
 		if count(row, ground)*2 < len(row) {
 			if c := majority(row); count(row, c)*2 >= len(row) {
 				if ground == noGround {
 					first = y - r.Min.Y
+				} else if changes++; changes > mostGrounds {
+					found = -tileSize * groundColumns // no text
 				}
 				ground = c
 				found++
@@ -317,6 +328,19 @@ func (t *Tiles) findPieces(area image.Rectangle) {
 	}
 	if large {
 		t.cutLarge(around)
+	}
+}
+
+// countPieces unpicks the tiles that have more pieces than text has: their places would take more bytes than their pixels.
+func (t *Tiles) countPieces() {
+	x := &t.text
+	x.many = cleared(x.many, len(t.dirty))
+	for i := range x.pieces {
+		p := &x.pieces[i]
+		tile := int(p.y0)/tileSize*t.columns + int(p.x0)/tileSize
+		if x.many[tile]++; x.many[tile] > mostPieces {
+			x.picked[tile] = false
+		}
 	}
 }
 
@@ -532,14 +556,18 @@ func (t *Tiles) writeClears() {
 			x0 = x1
 		}
 	}
+	x.above = cleared(x.above, t.columns*groundColumns)
 	for i := range x.clears { // down
 		c := &x.clears[i]
-		for j := i + 1; j < len(x.clears) && c.y0 != c.y1; j++ {
-			if o := &x.clears[j]; o.x0 == c.x0 && o.x1 == c.x1 && o.y0 == c.y1 && o.colour == c.colour {
-				c.y1 = o.y1
-				o.y1 = o.y0 // nothing is left of it
+		above := &x.above[c.x0/groundWidth]
+		if *above > 0 {
+			if o := &x.clears[*above-1]; o.x0 == c.x0 && o.x1 == c.x1 && o.y1 == c.y0 && o.colour == c.colour {
+				o.y1 = c.y1
+				c.y1 = c.y0 // nothing is left of it
+				continue
 			}
 		}
+		*above = int32(i + 1)
 	}
 	for i := range x.clears {
 		c := &x.clears[i]
@@ -590,6 +618,7 @@ func (t *Tiles) placePieces() {
 	}
 	slices.Sort(x.order)
 	x.lines = x.lines[:0]
+	x.open = cleared(x.open, t.size.Height/openRows+1)
 	for k, key := range x.order {
 		i := int32(uint32(key))
 		p := &x.pieces[i]
@@ -597,21 +626,11 @@ func (t *Tiles) placePieces() {
 		if k > 0 && x.pieces[uint32(x.order[k-1])].box == p.box {
 			continue // two areas found it
 		}
-		best, most := -1, 0
-		for l := range x.lines {
-			line := &x.lines[l]
-			last := &x.pieces[line.last]
-			overlap := min(line.y1, int(p.y1)) - max(line.y0, int(p.y0))
-			if overlap <= most || int(p.x0)-int(last.x0) > mostJump {
-				continue
-			}
-			if max(line.y1, int(p.y1))-min(line.y0, int(p.y0)) > max(tallestLine, line.y1-line.y0) {
-				continue
-			}
-			best, most = l, overlap
-		}
+		best := x.lineOf(p)
 		if best < 0 {
-			x.lines = append(x.lines, textLine{i, i, int(p.y0), int(p.y1)})
+			row := int(p.y0+p.y1) / 2 / openRows
+			x.lines = append(x.lines, textLine{i, i, int(p.y0), int(p.y1), x.open[row]})
+			x.open[row] = int32(len(x.lines))
 			continue
 		}
 		line := &x.lines[best]
@@ -624,6 +643,25 @@ func (t *Tiles) placePieces() {
 		t.placeLine(x.lines[l].first)
 	}
 	x.flush()
+}
+
+// lineOf is the line that the piece overlaps most, or −1.
+func (x *text) lineOf(p *piece) int {
+	best, most := -1, 0
+	row := int(p.y0+p.y1) / 2 / openRows
+	for r := max(0, row-1); r <= min(row+1, len(x.open)-1); r++ {
+		l := x.open[r]
+		for n := 0; l > 0 && n < mostOpen; n++ {
+			line := &x.lines[l-1]
+			overlap := min(line.y1, int(p.y1)) - max(line.y0, int(p.y0))
+			height := max(line.y1, int(p.y1)) - min(line.y0, int(p.y0))
+			if overlap > most && int(p.x0)-int(x.pieces[line.last].x0) <= mostJump && height <= max(tallestLine, line.y1-line.y0) {
+				best, most = int(l-1), overlap
+			}
+			l = line.before
+		}
+	}
+	return best
 }
 
 // placeLine writes one line of pieces.
