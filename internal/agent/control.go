@@ -12,7 +12,7 @@ import (
 const ProtocolVersion = 1
 
 const (
-	firstMessageTime = 10 * time.Second
+	firstMessageTime = 30 * time.Second // the page's first script connects, what speaks may still be on its way over a slow link
 	lostTime         = 30 * time.Second // a viewer that takes a message no sooner is lost
 	endedTime        = 3 * time.Second  // for the last message of all
 	resizeSpacing    = 100 * time.Millisecond
