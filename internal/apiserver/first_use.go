@@ -33,7 +33,7 @@ func (x *exchange) call(ctx context.Context, o *servedOperation, c Caller, in an
 		}
 	}
 	out, err := o.call(ctx, c, in)
-	if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.InvalidRole && refusal != "" {
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Kind == fault.InvalidRole && f.Resource == "" && refusal != "" {
 		f := *f
 		f.Reason += " AppStream makes it at its first use by a principal that may, and this one may not: " + refusal
 		return nil, &f

@@ -107,13 +107,17 @@ func (c *Control) builderProblems(r state.Reader, b *appstream.Builder) ([]appst
 	if err != nil || len(problems) > 0 {
 		return problems, err
 	}
-	err = c.checkBuilderNetwork(r, b)
+	if err = c.checkBuilderNetwork(r, b); err == nil {
+		err = c.checkMachineRole(r, b.IamRoleArn)
+	}
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok {
 		return nil, err
 	}
 	code := "INVALID_SUBNET_CONFIGURATION"
 	switch {
+	case f.Kind == fault.InvalidRole:
+		code = "MACHINE_ROLE_IS_MISSING"
 	case f.Kind == fault.NotFound && f.Resource == "subnet":
 		code = "SUBNET_NOT_FOUND"
 	case f.Kind == fault.NotFound:

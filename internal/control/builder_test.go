@@ -15,6 +15,7 @@ import (
 	"penstock.dev/penstock/internal/appstream"
 	"penstock.dev/penstock/internal/control"
 	"penstock.dev/penstock/internal/fault"
+	"penstock.dev/penstock/internal/iam"
 	"penstock.dev/penstock/internal/state"
 	"penstock.dev/penstock/internal/vpc"
 )
@@ -310,6 +311,94 @@ func TestBuilderThatCannotStart(t *testing.T) {
 	_, err = r.DeleteImageBuilder(r.ctx, "wired")
 	r.must(err)
 	r.untilNoBuilder("image-builder/wired")
+}
+
+// roles is a service role whose rights a test sets.
+type roles struct {
+	mu      sync.Mutex
+	lacking string // the only action that it lacks
+	machine string // why machine roles cannot be used
+}
+
+func (r *roles) set(lacking string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lacking = lacking
+}
+
+func (r *roles) AsServiceRole(_ state.Reader, action string) (*iam.RoleProblem, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lacking == "" || action != r.lacking {
+		return nil, nil
+	}
+	return &iam.RoleProblem{Action: action, Reason: "no policy allows it"}, nil
+}
+
+func (r *roles) MachineRole(state.Reader, string) (string, error) { return r.machine, nil }
+
+func (r *roles) DecidesServiceRole(k state.Kind) bool { return k == "role" }
+
+// TestRunningBuilderWaitsForTheRole: one that runs and needs another instance says what it lacks, and goes on when that is mended.
+func TestRunningBuilderWaitsForTheRole(t *testing.T) {
+	t.Parallel()
+	role := &roles{machine: "there is no role with this ARN"}
+	r := newRigWith(t, filepath.Join(t.TempDir(), "state.db"), newFakeCompute(), func(o *control.Options) { o.ServiceRole = role })
+	b := office()
+	b.IamRoleArn = "arn:aws:iam::" + account + ":role/none"
+	if _, err := r.CreateImageBuilder(r.ctx, b); !fault.Is(err, fault.InvalidRole) || !strings.Contains(err.Error(), "iamRoleArn "+b.IamRoleArn) {
+		t.Errorf("a role that does not exist: got %v", err)
+	}
+	_, err := r.CreateImageBuilder(r.ctx, office())
+	r.must(err)
+	r.untilBuilder("image-builder/office", appstream.BuilderRunning)
+	v := r.visit(appstream.ImageBuilder, "office")
+	s, err := r.work(v)
+	r.must(err)
+	role.set("ec2:CreateNetworkInterface")
+	r.must(r.ExpireSession(r.ctx, s.ID))
+	r.untilEnded(s.ID)
+	r.until("the builder's error", func(rd state.Reader) bool {
+		b, ok, err := appstream.Builders.Get(rd, "image-builder/office")
+		return err == nil && ok && b.State == appstream.BuilderRunning && len(b.Errors) == 1 && b.Errors[0].Code == "IAM_SERVICE_ROLE_MISSING_ENI_CREATE_ACTION"
+	})
+	ctx, cancel := context.WithTimeout(r.ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, err := r.Launch(ctx, control.LaunchRequest{Visitor: v, Application: control.Desktop}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("launch without an instance: got %v, want it to wait", err)
+	}
+	role.set("")
+	_, err = r.store.Update(r.ctx, func(tx state.Tx) error { return tx.Put("role", "r", []byte("{}"), nil) })
+	r.must(err)
+	if next, err := r.work(v); err != nil || next.ID == s.ID {
+		t.Errorf("with the role mended: got %+v (%v)", next, err)
+	}
+	if b := r.untilBuilder("image-builder/office", appstream.BuilderRunning); len(b.Errors) != 0 {
+		t.Errorf("errors stay: %+v", b.Errors)
+	}
+}
+
+// TestEndpointDeletedUnderABuilder: its session is told, and nobody comes to the builder by another way.
+func TestEndpointDeletedUnderABuilder(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	endpoint := r.endpoint(1, nil)
+	b := office()
+	b.AccessEndpoints = []appstream.AccessEndpoint{{EndpointType: "STREAMING", VpceID: string(endpoint)}}
+	_, err := r.CreateImageBuilder(r.ctx, b)
+	r.must(err)
+	r.untilBuilder("image-builder/office", appstream.BuilderRunning)
+	v := r.visit(appstream.ImageBuilder, "office")
+	s, err := r.work(v)
+	r.must(err)
+	_, err = r.store.Update(r.ctx, func(tx state.Tx) error { return vpc.Endpoints().Delete(tx, string(endpoint)) })
+	r.must(err)
+	if e := r.untilEnded(s.ID); e.EndCode != appstream.EndEndpointGone {
+		t.Errorf("ended with code %d, want %d", e.EndCode, appstream.EndEndpointGone)
+	}
+	if _, err := r.work(v); !fault.Is(err, fault.NotAvailable) || !strings.Contains(err.Error(), string(endpoint)) {
+		t.Errorf("without its endpoint: got %v", err)
+	}
 }
 
 func TestQuotasOfBuilders(t *testing.T) {

@@ -53,7 +53,7 @@ func (c *Control) createBuilder(ctx context.Context, b appstream.Builder, quota 
 		if err := withinQuota(b.Kind.Title(), b.Name, n, quota); err != nil {
 			return err
 		}
-		if err := c.checkBuilder(tx, &b, true, true); err != nil {
+		if err := c.checkBuilder(tx, &b, changed{true, true, true}); err != nil {
 			return err
 		}
 		return appstream.Builders.Put(tx, &b)
@@ -74,16 +74,19 @@ func withinQuota(resource, name string, have, quota int) error {
 	return fault.Newf(fault.Limit, resource, name, "the account has its quota of %d %ss", quota, resource)
 }
 
-// checkBuilder refuses settings that do not fit together. Network and endpoints are looked at when they are being set: as the service role,
-// without which no builder can be made.
-func (c *Control) checkBuilder(r state.Reader, b *appstream.Builder, network, endpoints bool) error {
+// changed is what of a builder is being set.
+type changed struct{ network, endpoints, role bool }
+
+// checkBuilder refuses settings that do not fit together. What is elsewhere is looked at when it is being set: network and endpoints as the
+// service role, without which no builder can be made.
+func (c *Control) checkBuilder(r state.Reader, b *appstream.Builder, ch changed) error {
 	if b.Kind == appstream.ImageBuilder && b.ImageName != BaseImage {
 		return fault.New(fault.NotFound, "image", b.ImageName, "there is no image with this name")
 	}
 	if b.Kind == appstream.AppBlockBuilder && b.Platform != windowsServer2019 {
 		return fault.Newf(fault.Combination, "platform", "", "%s is no platform of app block builders; %s is the only one", b.Platform, windowsServer2019)
 	}
-	if network {
+	if ch.network {
 		if err := c.asServiceRole(r, ""); err != nil {
 			return err
 		}
@@ -91,7 +94,12 @@ func (c *Control) checkBuilder(r state.Reader, b *appstream.Builder, network, en
 			return err
 		}
 	}
-	if !endpoints {
+	if ch.role {
+		if err := c.checkMachineRole(r, b.IamRoleArn); err != nil {
+			return err
+		}
+	}
+	if !ch.endpoints {
 		return nil
 	}
 	return c.checkAccessEndpoints(r, b.AccessEndpoints)
@@ -206,7 +214,9 @@ func (c *Control) UpdateAppBlockBuilder(ctx context.Context, name string, ch Bui
 		setList(&b.SubnetIDs, ch.SubnetIDs)
 		setList(&b.SecurityGroupIDs, ch.SecurityGroupIDs)
 		setList(&b.AccessEndpoints, ch.AccessEndpoints)
-		return c.checkBuilder(tx, b, ch.SubnetIDs != nil || ch.SecurityGroupIDs != nil, len(ch.AccessEndpoints) > 0)
+		return c.checkBuilder(tx, b, changed{
+			network: ch.SubnetIDs != nil || ch.SecurityGroupIDs != nil, endpoints: len(ch.AccessEndpoints) > 0, role: ch.IamRoleArn != nil,
+		})
 	})
 }
 

@@ -126,6 +126,11 @@ func newRig(t *testing.T) *rig {
 
 func newRigAt(t *testing.T, path string, compute *fakeCompute) *rig {
 	t.Helper()
+	return newRigWith(t, path, compute, func(*control.Options) {})
+}
+
+func newRigWith(t *testing.T, path string, compute *fakeCompute, change func(*control.Options)) *rig {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	store, err := sqlite.Open(ctx, sqlite.Options{Path: path})
 	if err != nil {
@@ -135,12 +140,14 @@ func newRigAt(t *testing.T, path string, compute *fakeCompute) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := control.New(control.Options{
+	o := control.Options{
 		Store: store, Compute: compute, Key: key, Region: "us-east-1", Account: account,
 		DialAddr:       func(_ vpc.VPCID, a netip.AddrPort) (netip.AddrPort, bool) { return a, true },
 		PublicURL:      "http://127.0.0.1:8080",
 		InternetOrigin: "http://127.0.0.1:8080", InternetPort: 8080, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&o)
+	c := control.New(o)
 	if err := c.Adopt(ctx); err != nil {
 		t.Fatal(err)
 	}

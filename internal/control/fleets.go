@@ -60,6 +60,9 @@ func (c *Control) CreateFleet(ctx context.Context, f appstream.Fleet) (*appstrea
 		if err := c.asServiceRole(tx, ""); err != nil {
 			return err
 		}
+		if err := c.checkMachineRole(tx, f.IamRoleArn); err != nil {
+			return err
+		}
 		return appstream.Fleets.Put(tx, &f)
 	})
 	if err != nil {
@@ -100,7 +103,7 @@ func rangeFault(member string, d time.Duration, lo, hi int) error {
 
 // UpdateFleet changes the members that were sent; a running fleet takes only some of them.
 func (c *Control) UpdateFleet(ctx context.Context, name string, ch FleetChange) (*appstream.Fleet, error) {
-	return c.changeFleet(ctx, name, func(_ state.Tx, f *appstream.Fleet) error {
+	return c.changeFleet(ctx, name, func(tx state.Tx, f *appstream.Fleet) error {
 		switch f.State {
 		case appstream.FleetStarting, appstream.FleetStopping:
 			return fault.Newf(fault.InUse, "fleet", name, "it is %s; update it when it is RUNNING or STOPPED", f.State)
@@ -123,6 +126,11 @@ func (c *Control) UpdateFleet(ctx context.Context, name string, ch FleetChange) 
 		set(&f.InternetAccess, ch.InternetAccess)
 		setList(&f.SubnetIDs, ch.SubnetIDs)
 		setList(&f.SecurityGroupIDs, ch.SecurityGroupIDs)
+		if ch.IamRoleArn != nil {
+			if err := c.checkMachineRole(tx, f.IamRoleArn); err != nil {
+				return err
+			}
+		}
 		return checkFleet(f)
 	})
 }

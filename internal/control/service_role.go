@@ -15,6 +15,8 @@ import (
 type ServiceRole interface {
 	// AsServiceRole decides one action to all resources, or with an empty action whether the role can be assumed at all; nil when it may.
 	AsServiceRole(r state.Reader, action string) (*iam.RoleProblem, error)
+	// MachineRole is why instances cannot have the role with this ARN; empty when AppStream may assume it.
+	MachineRole(r state.Reader, arn string) (reason string, err error)
 	// DecidesServiceRole reports whether a changed document of this kind may change an answer of AsServiceRole.
 	DecidesServiceRole(k state.Kind) bool
 }
@@ -37,6 +39,18 @@ func (c *Control) asServiceRole(r state.Reader, action string) error {
 			"and the policy arn:aws:iam::aws:policy/service-role/%s.", p.Reason, what, iam.AppStreamService, iam.ServiceAccessRoleName)
 	}
 	return fault.Newf(fault.InvalidRole, "", "", "The service role %s lacks the action %s: %s", iam.ServiceAccessRoleName, p.Action, p.Reason)
+}
+
+// checkMachineRole refuses a role that instances are to have and that AppStream cannot assume; empty is none.
+func (c *Control) checkMachineRole(r state.Reader, arn string) error {
+	if c.ServiceRole == nil || arn == "" {
+		return nil
+	}
+	reason, err := c.ServiceRole.MachineRole(r, arn)
+	if err != nil || reason == "" {
+		return err
+	}
+	return fault.New(fault.InvalidRole, "iamRoleArn", arn, reason)
 }
 
 // Codes of FleetErrors about the service role. What a fleet's instances need is what their network interfaces need, in the VPC that the

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,25 +27,24 @@ type awsBuilder struct {
 	Name, Arn, State, ImageArn string
 	AccessEndpoints            []struct{ EndpointType, VpceID string }
 	VpcConfig                  struct{ SubnetIDs, SecurityGroupIDs []string }
-	ImageBuilderErrors         []struct{ ErrorCode, ErrorMessage string }
 }
 
-// imageBuilders describes image builders by the AWS CLI.
-func (s *server) imageBuilders(names ...string) []awsBuilder {
+// imageBuilders describes image builders.
+func (s *server) imageBuilders(names ...string) []astypes.ImageBuilder {
 	s.t.Helper()
-	var out struct{ ImageBuilders []awsBuilder }
-	args := []string{"appstream", "describe-image-builders"}
-	if len(names) > 0 {
-		args = append(append(args, "--names"), names...)
+	as, _ := s.sdk()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	out, err := as.DescribeImageBuilders(ctx, &appstream.DescribeImageBuildersInput{Names: names})
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	s.aws(&out, args...)
 	return out.ImageBuilders
 }
 
-func (s *server) untilImageBuilder(name, state string) awsBuilder {
+func (s *server) untilImageBuilder(name string, state astypes.ImageBuilderState) (b astypes.ImageBuilder) {
 	s.t.Helper()
-	var b awsBuilder
-	until(s.t, "image builder "+name+" to be "+state, func() bool {
+	until(s.t, "image builder "+name+" to be "+string(state), func() bool {
 		b = s.imageBuilders(name)[0]
 		return b.State == state
 	})
@@ -72,6 +73,11 @@ func TestImageBuilderWithTheAWSCLI(t *testing.T) {
 	s.awsFails("ResourceAlreadyExistsException", create("office", "")...)
 	s.awsFails("ResourceNotFoundException", "appstream", "describe-image-builders", "--names", "office", "nobody")
 	s.untilImageBuilder("office", "RUNNING")
+	var described struct{ ImageBuilders []awsBuilder }
+	s.aws(&described, "appstream", "describe-image-builders", "--names", "office")
+	if b := described.ImageBuilders; len(b) != 1 || b[0].State != "RUNNING" || b[0].AccessEndpoints[0].VpceID != s.info.VPCEndpointID {
+		t.Errorf("described: got %+v", b)
+	}
 	var tags struct{ Tags map[string]string }
 	s.aws(nil, "appstream", "tag-resource", "--resource-arn", made.ImageBuilder.Arn, "--tags", "cost=12")
 	s.aws(&tags, "appstream", "list-tags-for-resource", "--resource-arn", made.ImageBuilder.Arn)
@@ -541,6 +547,74 @@ func TestAppBlockBuilderWithTheGoSDK(t *testing.T) {
 		if _, err := as.DeleteAppBlock(ctx, &appstream.DeleteAppBlockInput{Name: &name}); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestBuildersWithinQuotaAndRoles: the quotas file bounds builders; the role for their instances, and for those of fleets, must be there, trust
+// AppStream and be the caller's to pass.
+func TestBuildersWithinQuotaAndRoles(t *testing.T) {
+	needE2E(t)
+	t.Parallel()
+	limits := filepath.Join(t.TempDir(), "limits.json")
+	if err := os.WriteFile(limits, []byte(`{"imageBuilders": 1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, t.TempDir(), "--no-demo", "--limits", limits)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	as, _ := s.sdk()
+	root := iam.NewFromConfig(s.asRoot())
+	roleFor := func(name, service string) string {
+		t.Helper()
+		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"` + service + `"},"Action":"sts:AssumeRole"}]}`
+		out, err := root.CreateRole(ctx, &iam.CreateRoleInput{RoleName: &name, Path: aws.String("/machines/"), AssumeRolePolicyDocument: &trust})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.Role.Arn
+	}
+	trusts, other := roleFor("trusts", "appstream.amazonaws.com"), roleFor("other", "ec2.amazonaws.com")
+	create := func(as *appstream.Client, name, role string) error {
+		in := &appstream.CreateImageBuilderInput{Name: &name, ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small")}
+		if role != "" {
+			in.IamRoleArn = &role
+		}
+		_, err := as.CreateImageBuilder(ctx, in)
+		return err
+	}
+	fleet := func(role string) error {
+		_, err := as.CreateFleet(ctx, &appstream.CreateFleetInput{
+			Name: aws.String("f"), ImageName: aws.String("Penstock-Base"), InstanceType: aws.String("stream.standard.small"), IamRoleArn: &role,
+			ComputeCapacity: &astypes.ComputeCapacity{DesiredInstances: aws.Int32(1)},
+		})
+		return err
+	}
+	for role, text := range map[string]string{
+		other: "does not let appstream.amazonaws.com assume it", strings.Replace(trusts, "/machines/", "/", 1): "no role with this ARN", trusts + "x": "no role with this ARN",
+	} {
+		wantCode(t, create(as, "one", role), "InvalidRoleException", text)
+		wantCode(t, fleet(role), "InvalidRoleException", text)
+	}
+	config, _ := s.newUser(ctx, root, "maker", `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":"appstream:*","Resource":["arn:aws:appstream:*:*:image-builder/one","arn:aws:appstream:*:*:image/*"]}]}`)
+	maker := appstream.NewFromConfig(config)
+	wantCode(t, create(maker, "one", trusts), "AccessDeniedException", "iam:PassRole")
+	wantCode(t, create(maker, "two", ""), "AccessDeniedException", "appstream:CreateImageBuilder on resource: arn:aws:appstream:us-east-1:"+s.info.AccountID+":image-builder/two")
+	if err := fleet(trusts); err != nil {
+		t.Error(err)
+	}
+	if err := create(as, "one", trusts); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, create(as, "two", ""), "LimitExceededException", "quota of 1 image builders")
+	s.untilImageBuilder("one", "RUNNING")
+	if _, err := maker.CreateImageBuilderStreamingURL(ctx, &appstream.CreateImageBuilderStreamingURLInput{Name: aws.String("one")}); err != nil {
+		t.Errorf("a URL by one who may: %v", err)
+	}
+	_, err := maker.CreateAppBlockBuilderStreamingURL(ctx, &appstream.CreateAppBlockBuilderStreamingURLInput{AppBlockBuilderName: aws.String("one")})
+	wantCode(t, err, "AccessDeniedException", ":app-block-builder/one")
+	if _, err := maker.DeleteImageBuilder(ctx, &appstream.DeleteImageBuilderInput{Name: aws.String("one")}); err != nil {
+		t.Error(err)
 	}
 }
 

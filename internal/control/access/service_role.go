@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"strings"
 
 	"penstock.dev/penstock/internal/fault"
 	"penstock.dev/penstock/internal/iam"
@@ -109,16 +110,8 @@ func (s *Service) AsServiceRole(r state.Reader, action string) (*iam.RoleProblem
 	if err != nil {
 		return nil, err
 	}
-	trust, err := parse(iam.TrustPolicy, e.Trust)
-	if err != nil {
-		return nil, err
-	}
-	q := iam.Request{
-		Principal: iam.Principal{Kind: iam.Service, Name: iam.AppStreamService}, Action: "sts:AssumeRole", Time: s.now(), Region: s.options.Region,
-		Keys: map[string][]string{"aws:sourceaccount": {s.options.AccountID}, "sts:rolesessionname": {iam.ServiceAccessSession}},
-	}
-	if t := trust.Trusts(&q); t.Denied || !t.Named {
-		return missing("the trust policy of role " + iam.ServiceAccessRoleName + " does not let " + iam.AppStreamService + " assume it"), nil
+	if reason, err := s.untrusting(e); err != nil || reason != "" {
+		return missing(reason), err
 	}
 	if action == "" {
 		return nil, nil
@@ -127,14 +120,44 @@ func (s *Service) AsServiceRole(r state.Reader, action string) (*iam.RoleProblem
 	if err != nil {
 		return nil, err
 	}
-	q.Principal = iam.Principal{
-		Kind: iam.RoleSession, AccountID: s.options.AccountID, Path: e.Path, Name: e.Name, ID: e.ID, Session: iam.ServiceAccessSession,
+	q := iam.Request{
+		Principal: iam.Principal{
+			Kind: iam.RoleSession, AccountID: s.options.AccountID, Path: e.Path, Name: e.Name, ID: e.ID, Session: iam.ServiceAccessSession,
+		},
+		Action: action, Time: s.now(), Region: s.options.Region, PrincipalTags: e.Tags,
 	}
-	q.Action, q.Keys, q.PrincipalTags = action, nil, e.Tags
 	if d := set.Decide(&q); !d.Allowed {
 		return &iam.RoleProblem{Action: action, Reason: d.Reason}, nil
 	}
 	return nil, nil
+}
+
+// untrusting is why AppStream cannot assume a role; empty when it can.
+func (s *Service) untrusting(e *Entity) (reason string, err error) {
+	trust, err := parse(iam.TrustPolicy, e.Trust)
+	if err != nil {
+		return "", err
+	}
+	q := iam.Request{
+		Principal: iam.Principal{Kind: iam.Service, Name: iam.AppStreamService}, Action: "sts:AssumeRole", Time: s.now(), Region: s.options.Region,
+		Keys: map[string][]string{"aws:sourceaccount": {s.options.AccountID}, "sts:rolesessionname": {iam.ServiceAccessSession}},
+	}
+	if t := trust.Trusts(&q); t.Denied || !t.Named {
+		return "the trust policy of role " + e.Name + " does not let " + iam.AppStreamService + " assume it", nil
+	}
+	return "", nil
+}
+
+// MachineRole is why instances cannot have the role with this ARN; empty when AppStream may assume it.
+func (s *Service) MachineRole(r state.Reader, arn string) (reason string, err error) {
+	e, err := get(r, Role, arn[strings.LastIndexByte(arn, '/')+1:])
+	if fault.Is(err, fault.NotFound) || err == nil && iam.RoleARN(s.options.AccountID, e.Path, e.Name) != arn {
+		return "there is no role with this ARN in this account", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return s.untrusting(e)
 }
 
 // DecidesServiceRole reports whether a change of a document of this kind may change what AsServiceRole answers.
