@@ -289,7 +289,7 @@ func tryConnect(t *testing.T, origin *url.URL, ticket, source string) (*viewer, 
 // tryConnectTrusting is tryConnect, over TLS where the origin says so.
 func tryConnectTrusting(t *testing.T, roots *x509.CertPool, origin *url.URL, ticket, source string) (*viewer, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*patience) // dozens of calls of the AWS CLI may come in between
 	t.Cleanup(cancel)
 	dialCtx, cancelDial := context.WithTimeout(ctx, 10*time.Second)
 	defer cancelDial()

@@ -74,6 +74,9 @@ func TestServiceRoleWithTheAWSCLI(t *testing.T) {
 	needE2E(t)
 	t.Parallel()
 	s := start(t, t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
+	defer cancel()
+	as, _ := s.sdk()
 	viewer := s.connect(s.visit(s.info.StreamingURL).mustLaunch("xterm").ViewerURL, "")
 	endpoint := "EndpointType=STREAMING,VpceId=" + s.info.VPCEndpointID
 	update := []string{"appstream", "update-stack", "--name", "demo", "--access-endpoints", endpoint}
@@ -89,14 +92,12 @@ func TestServiceRoleWithTheAWSCLI(t *testing.T) {
 	}
 	errorsOf := func() (codes []string) {
 		t.Helper()
-		var out struct {
-			Fleets []struct {
-				FleetErrors []struct{ ErrorCode, ErrorMessage string }
-			}
+		out, err := as.DescribeFleets(ctx, &appstream.DescribeFleetsInput{Names: []string{"demo"}})
+		if err != nil {
+			t.Fatal(err)
 		}
-		s.aws(&out, "appstream", "describe-fleets", "--names", "demo")
 		for _, e := range out.Fleets[0].FleetErrors {
-			codes = append(codes, e.ErrorCode)
+			codes = append(codes, string(e.ErrorCode))
 		}
 		return codes
 	}
