@@ -160,6 +160,7 @@ func TestServeFileHasAllFlags(t *testing.T) {
 		name, _, _ = strings.Cut(strings.TrimSpace(name), " ")
 		switch name {
 		case "attach", "limits", "no-demo", "check-config": // have a form of their own
+		case "profile": // finds what is slow, for developers
 		default:
 			if !keys["--"+name] {
 				t.Errorf("--%s has no key", name)
