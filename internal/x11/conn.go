@@ -16,6 +16,9 @@ var le = binary.LittleEndian
 // errClosed is what requests end with after the connection broke or was closed.
 var errClosed = errors.New("connection to the X server is closed")
 
+// errNoReply is what a call ends with whose request the server executed without a reply.
+var errNoReply = errors.New("the X server has no reply to this request")
+
 // xError is an error that the X server reported.
 type xError struct {
 	code  uint8
@@ -165,10 +168,33 @@ func (c *conn) write(n int, req []byte) error {
 	if c.broken != nil {
 		return c.broken
 	}
+	if err := framed(n, req); err != nil {
+		return err
+	}
 	c.seq += uint16(n)
 	if _, err := c.nc.Write(req); err != nil {
 		c.broken = fmt.Errorf("write to the X server: %w", err)
 		return c.broken
+	}
+	return nil
+}
+
+// framed tells whether req is n whole requests by their own lengths. The server waits for ever for the rest of a longer
+// one, and reads what is too much of a shorter one as requests of which nobody knows the numbers.
+func framed(n int, req []byte) error {
+	rest := req
+	for i := range n {
+		if len(rest) < 4 {
+			return fmt.Errorf("X request %d of %d is missing", i+1, n)
+		}
+		size := 4 * int(le.Uint16(rest[2:]))
+		if size == 0 || size > len(rest) {
+			return fmt.Errorf("X request %d.%d says that it has %d bytes, there are %d", rest[0], rest[1], size, len(rest))
+		}
+		rest = rest[size:]
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("%d bytes follow %d X requests", len(rest), n)
 	}
 	return nil
 }
@@ -190,13 +216,16 @@ func (c *conn) start(n int, req []byte) (*call, error) {
 	return k, nil
 }
 
-// wait waits for the call's reply of at least 32 bytes.
+// wait waits for the call's reply of at least 32 bytes. A server that another client grabbed makes it long.
 func (k *call) wait() ([]byte, error) {
 	<-k.done
+	if k.err == nil && k.reply == nil {
+		return nil, errNoReply
+	}
 	return k.reply, k.err
 }
 
-// ask sends one request and waits for its reply.
+// ask sends one request and waits for its reply. Of a request that has none it learns when the server answers a later one.
 func (c *conn) ask(req []byte) ([]byte, error) {
 	k, err := c.start(1, req)
 	if err != nil {
@@ -214,17 +243,8 @@ func (c *conn) check(req []byte) error {
 	if _, err := c.ask([]byte{opGetInputFocus, 0, 1, 0}); err != nil {
 		return err
 	}
-	// The server answered a later request, so the earlier one either failed by now or never will.
-	c.mu.Lock()
-	for seq, other := range c.waiting {
-		if other == k {
-			delete(c.waiting, seq)
-			close(k.done)
-		}
-	}
-	c.mu.Unlock()
-	_, err = k.wait()
-	return err
+	<-k.done // take has ended it before the answer of the later request
+	return k.err
 }
 
 // read takes replies, errors and events from the server until the connection ends.
@@ -295,12 +315,18 @@ func (c *conn) readAll() error {
 	}
 }
 
-// take removes the call that waits for seq.
+// take removes the call that waits for seq. The server answers in order: calls before it have no answer any more, and end.
 func (c *conn) take(seq uint16) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.waiting[seq]
 	delete(c.waiting, seq)
+	for earlier, other := range c.waiting {
+		if int16(earlier-seq) < 0 {
+			delete(c.waiting, earlier)
+			close(other.done)
+		}
+	}
 	return k
 }
 

@@ -336,6 +336,85 @@ func TestCursor(t *testing.T) {
 	}
 }
 
+// TestMalformedRequests: requests with a wrong length are not sent, errors belong to their requests, and nobody waits for
+// a reply that cannot come.
+func TestMalformedRequests(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	c, err := dial(s.display, s.cookie, nil, func(e *xError) { t.Errorf("an error of nobody: %v", e) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	within := func(what string, f func() error) error {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- f() }()
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: no end", what)
+			return nil
+		}
+	}
+	ask := func(req []byte) func() error {
+		return func() error { _, err := c.ask(req); return err }
+	}
+	focus := []byte{opGetInputFocus, 0, 1, 0}
+	for _, tc := range []struct {
+		label, want string
+		req         []byte
+	}{
+		{"longer than it is", "says that it has 8 bytes, there are 4", []byte{opGetInputFocus, 0, 2, 0}},
+		{"shorter than it is", "4 bytes follow 1 X requests", []byte{opGetInputFocus, 0, 1, 0, opGetInputFocus, 0, 1, 0}},
+		{"of no length", "says that it has 0 bytes", []byte{opGetInputFocus, 0, 0, 0}},
+		{"part of a header", "request 1 of 1 is missing", []byte{opGetInputFocus, 0}},
+	} {
+		if err := within(tc.label, ask(tc.req)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", tc.label, err, tc.want)
+		}
+		if err := within("a request after one "+tc.label, ask(focus)); err != nil {
+			t.Errorf("after a request %s: %v", tc.label, err)
+		}
+	}
+
+	const badLength = 16
+	var failed *xError
+	if err := within("bad length", ask([]byte{opGetInputFocus, 0, 2, 0, 0, 0, 0, 0})); !errors.As(err, &failed) || failed.code != badLength {
+		t.Errorf("a request with too many words: got %v, want error %d", err, badLength)
+	}
+	var unanswered error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, unanswered = c.ask([]byte{127, 0, 1, 0}) // NoOperation
+	}()
+	for range 2 { // one of them is sent after it
+		if err := within("a request beside one without a reply", ask(focus)); err != nil {
+			t.Error(err)
+		}
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-done:
+		default:
+			if time.Now().After(end) {
+				t.Fatal("a request without a reply is waited for")
+			}
+			_, _ = c.ask(focus)
+			continue
+		}
+		break
+	}
+	if !errors.Is(unanswered, errNoReply) {
+		t.Errorf("a request without a reply: got %v, want %v", unanswered, errNoReply)
+	}
+	if err := within("check", func() error { return c.check([]byte{127, 0, 1, 0}) }); err != nil {
+		t.Errorf("check of a request without a reply: %v", err)
+	}
+}
+
 func TestServerNeedsCookie(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
