@@ -1,6 +1,4 @@
 // What moves, through the whole product: ffplay on the session's X server, its encoder, Chromium's decoders.
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import { launchBrowser } from "./browser.ts";
@@ -96,26 +94,19 @@ it("sends nothing to a hidden page, and the right picture when it is back", asyn
   expect((await stats()).recoveries).toBe(0);
 });
 
-// Runs as soon as there is an encoder of video regions.
-const encoder = fileURLToPath(new URL("../../internal/encode/region.go", import.meta.url));
-
-it.skipIf(!existsSync(encoder))(
-  "shows video while pictures move, and exact pixels when they rest",
-  async () => {
-    const session = await open("jon");
-    await exactPicture(region, page, "jon");
-    const played = play(session, 50).catch(() => {}); // it is ended before
-    await expect
-      .poll(async () => (await stats()).video.frames, { timeout: 45_000 })
-      .toBeGreaterThan(5);
-    expect((await stats()).video).toMatchObject({
-      path: expect.stringMatching(/copy|draw/),
-      codec: expect.stringMatching(/h264|vp8/),
-    });
-    await region.x(session, "xdotool", "search", "--class", "ffplay", "windowkill");
-    await played;
-    await exactPicture(region, page, "jon");
-    expect((await stats()).recoveries).toBe(0);
-  },
-  150_000,
-);
+it("shows video while pictures move, and exact pixels when they rest", async () => {
+  const session = await open("jon");
+  await exactPicture(region, page, "jon");
+  const played = play(session, 50).catch(() => {}); // it is ended before
+  await expect
+    .poll(async () => (await stats()).video.frames, { timeout: 45_000 })
+    .toBeGreaterThan(5);
+  expect((await stats()).video).toMatchObject({
+    path: expect.stringMatching(/copy|draw/),
+    codec: expect.stringMatching(/h264|vp8/),
+  });
+  await region.x(session, "xdotool", "search", "--class", "ffplay", "windowkill");
+  await played;
+  await exactPicture(region, page, "jon");
+  expect((await stats()).recoveries).toBe(0);
+}, 150_000);

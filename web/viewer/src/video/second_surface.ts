@@ -1,5 +1,7 @@
+import type { SurfaceEvents } from "./display.ts";
 import type { Still } from "./media.ts";
 import type { Box, Picture } from "./picture.ts";
+import { watchLoss } from "./surface.ts";
 
 /** The part of the picture that a second window shows, on a canvas of that window. It is painted after the first. */
 export class SecondSurface {
@@ -8,15 +10,15 @@ export class SecondSurface {
   #part: Box = { x: 0, y: 0, width: 0, height: 0 };
   #image: ImageData | undefined;
 
-  /** Throws where there is no 2D canvas; restored is called when a lost one is back, blank. */
-  constructor(canvas: OffscreenCanvas, restored: () => void) {
+  /** Throws where there is no 2D canvas. */
+  constructor(canvas: OffscreenCanvas, events: SurfaceEvents) {
     const context = canvas.getContext("2d", { alpha: false, desynchronized: true });
     if (context === null) {
       throw new Error("the browser grants no second 2D canvas");
     }
     this.#canvas = canvas;
     this.#context = context;
-    canvas.addEventListener("contextrestored", restored);
+    watchLoss(canvas, events);
   }
 
   /** Shows another part; it is blank until painted. */

@@ -11,14 +11,30 @@ const restoreMillis = 3000;
 // Readbacks are rare: the canvas must not leave the graphics card because of them.
 const settings = { alpha: false, desynchronized: true, willReadFrequently: false } as const;
 
+/** Tells when a canvas that the browser took is back, or does not come back; says whether it is gone now. */
+export function watchLoss(canvas: EventTarget, events: SurfaceEvents): () => boolean {
+  let lost = false;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  canvas.addEventListener("contextlost", () => {
+    lost = true;
+    clearTimeout(timer);
+    timer = setTimeout(() => events.broken("the canvas was lost"), restoreMillis);
+  });
+  canvas.addEventListener("contextrestored", () => {
+    lost = false;
+    clearTimeout(timer);
+    events.restored();
+  });
+  return () => lost;
+}
+
 /** Paints pictures on a 2D canvas with putImageData. */
 export class CanvasSurface implements Surface {
   readonly #canvas: Canvas;
   readonly #context: Context;
   #image: ImageData | undefined;
   #scratch: Context | undefined;
-  #lost = false;
-  #restoreTimer: ReturnType<typeof setTimeout> | undefined;
+  readonly #isLost: () => boolean;
 
   /** Throws where there is no 2D canvas. */
   constructor(canvas: Canvas, events: SurfaceEvents) {
@@ -28,17 +44,7 @@ export class CanvasSurface implements Surface {
       throw new Error("the browser grants no 2D canvas");
     }
     this.#context = context;
-    const target = canvas as EventTarget;
-    target.addEventListener("contextlost", () => {
-      this.#lost = true;
-      clearTimeout(this.#restoreTimer);
-      this.#restoreTimer = setTimeout(() => events.broken("the canvas was lost"), restoreMillis);
-    });
-    target.addEventListener("contextrestored", () => {
-      this.#lost = false;
-      clearTimeout(this.#restoreTimer);
-      events.restored();
-    });
+    this.#isLost = watchLoss(canvas, events);
   }
 
   resize(width: number, height: number): void {
@@ -57,7 +63,7 @@ export class CanvasSurface implements Surface {
   }
 
   read({ x, y, width, height }: Box): Uint32Array {
-    if (this.#lost) {
+    if (this.#isLost()) {
       return new Uint32Array(width * height); // restored asks for a new picture
     }
     const { data } = this.#context.getImageData(x, y, width, height);

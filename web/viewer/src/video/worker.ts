@@ -72,6 +72,19 @@ const display = new Display(connectWebSocket, lateSurface, decoder, media, {
 });
 const report = new StatsReport(() => self.postMessage({ kind: "stats", stats: display.stats }));
 
+function newSecond(canvas: OffscreenCanvas): SecondSurface {
+  const made: SecondSurface = new SecondSurface(canvas, {
+    restored: () => display.restored(),
+    broken: (reason) => {
+      if (second === made) {
+        // a window that was closed takes its canvas with it
+        broken(reason);
+      }
+    },
+  });
+  return made;
+}
+
 function showSecond(part: Box | undefined, fresh: OffscreenCanvas | undefined): void {
   if (part === undefined) {
     second = undefined;
@@ -79,7 +92,7 @@ function showSecond(part: Box | undefined, fresh: OffscreenCanvas | undefined): 
   }
   try {
     if (fresh !== undefined) {
-      second = new SecondSurface(fresh, () => display.restored());
+      second = newSecond(fresh);
     }
     second?.show(part);
     display.repaint();
