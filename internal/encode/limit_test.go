@@ -12,6 +12,7 @@ import (
 // A packet has about as many bytes as its limit says, whatever the content: neither a tenth of it, because a page
 // of text compresses well, nor more than a tile beyond it.
 func TestPacketsFillTheirLimit(t *testing.T) {
+	long(t)
 	t.Parallel()
 	size := media.Size{Width: 1280, Height: 1024}
 	for name, paint := range map[string]func(*screen){

@@ -106,7 +106,7 @@ func TestMovesAreExact(t *testing.T) {
 				s.text(size.Bounds())
 				v := newSession(t, allCodecs, size)
 				views := []media.View{s.view(size.Bounds())}
-				for step := range 80 {
+				for step := range 80 / raceShare {
 					limit := []int{noLimit, 0, 5000}[s.rng.IntN(3)]
 					more := v.send(limit, views...)
 					// Sometimes the rest waits while the picture goes on changing.
