@@ -6,8 +6,24 @@ import (
 	"unicode"
 )
 
-// settleTime is what an application is given to look a character up before the place it was found at makes another.
+// settleTime is what an application is given to look a character up before the place it was found at makes another, and
+// to begin to follow the keyboard.
 const settleTime = 500 * time.Millisecond
+
+// usual are the characters that keyboards of Europe and America make with AltGr and dead keys: those of Windows-1252, and
+// what X.Org's layouts add. They are on spare keycodes from the start, so that most sessions never see their
+// keyboard change while somebody types. Two of the four groups have room for more than these.
+var usual = func() (syms []keysym) {
+	for r := rune(0xa0); r <= 0xff; r++ {
+		if unicode.IsGraphic(r) {
+			syms = append(syms, keysymOf(r))
+		}
+	}
+	for _, r := range "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ" + "ıẞΩ⅛⅜⅝⅞←↑→↓" {
+		syms = append(syms, keysymOf(r))
+	}
+	return syms
+}()
 
 // bindings are characters that the keyboard lacks, on spare keycodes: one in each of a keycode's groups, so that
 // several hundred fit before the first has to give way.
@@ -16,6 +32,7 @@ type bindings struct {
 	at    map[keysym]int
 	free  int    // slots from here on were never used
 	clock uint64 // counts uses
+	ready bool   // the usual characters are bound
 	// closed ends the wait for applications.
 	closed chan struct{}
 }
@@ -36,7 +53,7 @@ func newBindings() *bindings {
 func (b *bindings) forget() {
 	clear(b.slots)
 	clear(b.at)
-	b.free = 0
+	b.free, b.ready = 0, false
 }
 
 func (b *bindings) place(slot int) place {
@@ -52,7 +69,7 @@ func (b *bindings) touch(slot int) {
 // all spare keycodes are held down. It waits for applications when characters that they may not have looked up yet
 // have to give way. All that changes is one change for applications, or few.
 //
-// Those from wanted on are not needed yet: they give way before any other.
+// Those from wanted on are not needed yet: they give way before any other, and take no place that was used.
 func (in *Input) bind(syms []keysym, wanted int) int {
 	b := in.bindings
 	var changed []int
@@ -61,7 +78,7 @@ func (in *Input) bind(syms []keysym, wanted int) int {
 	for ; n < len(syms); n++ {
 		slot, ok := b.at[syms[n]]
 		if !ok {
-			if slot, ok = in.vacant(batch, n < wanted); !ok {
+			if slot, ok = in.vacant(batch, changed, n < wanted); !ok {
 				break
 			}
 			delete(b.at, b.slots[slot].sym)
@@ -73,26 +90,40 @@ func (in *Input) bind(syms []keysym, wanted int) int {
 		}
 	}
 	if len(changed) > 0 {
+		in.awaitFollower(wanted > 0)
 		in.write(changed)
 	}
 	return n
 }
 
-// vacant is a slot for another character that was not used after the given count. Unless it is wanted now, only a free one
-// will do.
-func (in *Input) vacant(batch uint64, wanted bool) (int, bool) {
+// prepare binds the usual characters that the keyboard lacks.
+func (in *Input) prepare() {
+	if in.bindings.ready {
+		return
+	}
+	in.bindings.ready = true
+	in.bind(slices.DeleteFunc(slices.Clone(usual), func(sym keysym) bool {
+		r, ok := sym.character()
+		_, there := in.keymap.places[r]
+		return !ok || there
+	}), 0)
+}
+
+// vacant is a slot for another character that was not used after the given count, and is not among the taken. Unless
+// the character is wanted now, only a slot that was never used will do.
+func (in *Input) vacant(batch uint64, taken []int, wanted bool) (int, bool) {
 	b := in.bindings
 	if b.free < len(b.slots) {
 		b.free++
 		return b.free - 1, true
 	}
 	if !wanted {
-		return 0, false
+		batch = 0
 	}
 	oldest := -1
 	for i := range b.slots {
 		if b.slots[i].used <= batch && (oldest < 0 || b.slots[i].used < b.slots[oldest].used) &&
-			!in.isDown(spareKeycodes[i%len(spareKeycodes)]) {
+			!in.isDown(spareKeycodes[i%len(spareKeycodes)]) && !slices.Contains(taken, i) {
 			oldest = i
 		}
 	}
@@ -117,6 +148,33 @@ func (in *Input) settle(since time.Time) {
 	case <-timer.C:
 	case <-in.bindings.closed:
 	}
+}
+
+// awaitFollower waits, when a program has its first keys, until it follows the keyboard. Xlib reads the keyboard to look
+// the first key up and asks only then to be told of changes (_XkbLoadDpy): of a change between the two it never hears. typed says that it gets a key after this change.
+func (in *Input) awaitFollower(typed bool) {
+	if in.keyed.IsZero() {
+		return
+	}
+	p, ok := in.focused()
+	if !ok {
+		in.settle(in.keyed)
+		return
+	}
+	since, ok := in.followers[p]
+	if ok {
+		in.settle(since)
+		return
+	}
+	in.settle(in.keyed)
+	if !typed {
+		return
+	}
+	const enough = 1000
+	if len(in.followers) >= enough {
+		clear(in.followers)
+	}
+	in.followers[p] = time.Now()
 }
 
 // write tells the server what the keycodes of the slots make now, neighbours in one request.

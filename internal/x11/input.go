@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"penstock.dev/penstock/internal/media"
 )
@@ -20,6 +21,7 @@ type Input struct {
 	c     *conn
 	xtest extension
 	xkb   xkb
+	res   extension // X-Resource; zero when the server lacks it
 	log   *slog.Logger
 
 	closing  sync.Once
@@ -34,6 +36,9 @@ type Input struct {
 	wheelX  int // part of a notch that is not turned yet, in 1/120
 	wheelY  int
 
+	keyed     time.Time             // the last key went down
+	followers map[program]time.Time // programs, and when they were first typed to what was bound for them
+
 	batch  []byte
 	queued int
 }
@@ -41,7 +46,9 @@ type Input struct {
 // OpenInput connects to the server's display for input and turns its own key repetition off: the viewer's
 // counts, so that a stalled network never types on.
 func (s *Server) OpenInput() (*Input, error) {
-	in := &Input{log: s.log, held: map[string]uint8{}, bindings: newBindings(), follower: newFollower()}
+	in := &Input{
+		log: s.log, held: map[string]uint8{}, bindings: newBindings(), follower: newFollower(), followers: map[program]time.Time{},
+	}
 	var opened atomic.Pointer[xkb] // events come before the extension's numbers are known
 	c, err := dial(s.display, s.cookie, func(ev []byte) {
 		if x := opened.Load(); x != nil && x.foreign(ev) {
@@ -75,8 +82,14 @@ func (in *Input) open() error {
 	if err := in.c.check(words([]byte{opChangeKeyboardControl, 0, 3, 0}, autoRepeatMode, off)); err != nil {
 		return fmt.Errorf("turn key repetition off: %w", err)
 	}
-	in.keymap, err = loadKeymap(in.c)
-	return err
+	if in.res, err = openResource(in.c); err != nil {
+		return err
+	}
+	if in.keymap, err = loadKeymap(in.c); err != nil {
+		return err
+	}
+	in.prepare()
+	return in.flush()
 }
 
 // Close ends the connection, and with it whatever waits in Inject. Keys that are down stay down.
@@ -151,6 +164,9 @@ func (in *Input) fake(kind, detail uint8, x, y int) {
 	in.batch = halves(in.batch, uint16(x), uint16(y))
 	in.batch = words(in.batch, 0, 0)
 	in.queued++
+	if kind == fakeKeyPress {
+		in.keyed = time.Now()
+	}
 }
 
 // fakeRelative queues a movement of the pointer from where it is.

@@ -174,6 +174,10 @@ func (in *Input) follow() error {
 	if err != nil {
 		return err
 	}
+	in.prepare()
+	if err := in.flush(); err != nil {
+		return err
+	}
 	return in.nameLayout(l)
 }
 

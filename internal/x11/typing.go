@@ -203,6 +203,7 @@ func (in *Input) find(r rune, keycode uint8) (place, bool) {
 	if p, ok := in.keymap.places[r]; ok {
 		return p, true
 	}
+	in.prepare()
 	if in.bind(in.neighbours(r, sym), 1) == 0 {
 		return place{}, false
 	}
@@ -343,6 +344,7 @@ func (in *Input) bindAhead(text []rune) int {
 	if len(syms) == 0 {
 		return len(text)
 	}
+	in.prepare()
 	if n := in.bind(syms, len(syms)); n < len(syms) {
 		return max(missing[syms[n]], 1)
 	}

@@ -7,6 +7,21 @@ import { Region, type SessionView } from "./region.ts";
 import { type AltGrStyle, BrowserKeyboard, codeOf, mod } from "./x11/browser_keyboard.ts";
 import { type LayoutKey, type Reader, X11Tools } from "./x11/tools.ts";
 
+/** A key that the page heard of, and when. */
+interface Heard {
+  type: string;
+  code: string;
+  key: string;
+  modifiers: string;
+  at: number;
+}
+
+declare global {
+  interface Window {
+    heard?: Heard[];
+  }
+}
+
 let browser: Browser;
 let region: Region;
 let context: BrowserContext;
@@ -24,6 +39,20 @@ beforeAll(async () => {
   page = await context.newPage();
   devtools = await context.newCDPSession(page);
   keyboard = new BrowserKeyboard(devtools);
+  await page.addInitScript(() => {
+    const heard: Heard[] = [];
+    window.heard = heard;
+    for (const type of ["keydown", "keyup"] as const) {
+      window.addEventListener(
+        type,
+        ({ code, key, ctrlKey, altKey, shiftKey, timeStamp }) => {
+          const modifiers = `${ctrlKey ? "C" : ""}${altKey ? "A" : ""}${shiftKey ? "S" : ""}`;
+          heard.push({ type, code, key, modifiers, at: Math.round(timeStamp) });
+        },
+        { capture: true },
+      );
+    }
+  });
   await page.goto(await region.streamingUrl("ann", "xterm"));
   await streaming(page);
   session = await region.sessionOf("ann");
@@ -50,6 +79,30 @@ const typed = async (want: string) => {
   return reader.text();
 };
 
+/** What became of the keys: as the page heard of them, as the reader got them, and what the X server has them make. */
+async function trace(want: string): Promise<string> {
+  const got = reader.text();
+  const [a, b] = [[...got], [...want]];
+  const first = b.findIndex((c, i) => c !== a[i]);
+  const heard = await page.evaluate(() => window.heard ?? []);
+  const seen: string[] = [];
+  let length = 0;
+  for (const s of reader.seen) {
+    if (Math.abs(length - first) < 4 && s.t !== "move") {
+      seen.push(JSON.stringify(s));
+    }
+    length += s.t === "down" ? [...Buffer.from(s.text, "hex").toString("utf8")].length : 0;
+  }
+  const near = heard.findIndex(({ key }, i) => key === b[first] && i > first);
+  const codes = new Set(seen.flatMap((line) => /"code":(\d+)/.exec(line)?.[1] ?? []));
+  const keycodes = (await region.x(session, "xmodmap", "-pke").catch(String)).split("\n");
+  return [
+    `the page heard, with times in ms: ${JSON.stringify(heard.slice(Math.max(0, near - 12), near + 8))}`,
+    `the reader got: ${seen.join(" ")}`,
+    ...keycodes.filter((line) => codes.has(/keycode +(\d+)/.exec(line)?.[1] ?? "")),
+  ].join("\n");
+}
+
 /** Every difference of two texts, for a message that helps. */
 function wrong(got: string, want: string): string[] {
   const a = [...got];
@@ -63,7 +116,12 @@ function wrong(got: string, want: string): string[] {
   return all;
 }
 
-beforeEach(() => reader.clear());
+beforeEach(async () => {
+  reader.clear();
+  await page.evaluate(() => {
+    window.heard?.splice(0);
+  });
+});
 afterEach(async () => {
   await keyboard.flush();
 });
@@ -121,7 +179,9 @@ let strokes = 0;
 async function typeAll(layout: LayoutKey[], style: AltGrStyle): Promise<void> {
   const want = keyboard.typeAll(layout, style);
   expect([...want].length).toBeGreaterThan(90);
-  expect(wrong(await typed(want), want), `AltGr as on ${style}`).toEqual([]);
+  const got = await typed(want);
+  const why = got === want ? "" : `\n${await trace(want)}\n`;
+  expect(wrong(got, want), `AltGr as on ${style}${why}`).toEqual([]);
   strokes += keyboard.strokes;
   keyboard.strokes = 0;
 }
