@@ -115,8 +115,11 @@ func (t *Tiles) heatOf(i int) float32 {
 }
 
 // photographic reports whether a lossless coding of the tile i is expensive: it has too many colours for a
-// palette or, when it is hot, many and changing ones. Text that rests is never photographic.
+// palette or, when it is hot, many and changing ones. Text is never photographic where it goes as glyphs, nor elsewhere when it rests.
 func (t *Tiles) photographic(i int, hot bool) bool {
+	if t.codecs&media.CodecText != 0 && t.hasGround(i) {
+		return false
+	}
 	r := t.tile(i)
 	w, h := r.Dx(), r.Dy()
 	pix := t.shadow[t.at(i):]

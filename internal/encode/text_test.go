@@ -132,6 +132,35 @@ func TestTextIsExact(t *testing.T) {
 }
 
 // More different glyphs than the dictionary holds: old ones make room, and come again when they are needed.
+// Pages that change all the time, of more colours than a palette has, go as text, exactly, and not as video.
+func TestColouredTextIsNoVideo(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []int{60_000, 100_000_000} {
+		s := newScreen(media.Size{Width: 900, Height: 640}, 3)
+		s.clear(s.size.Bounds(), 0x102030)
+		f := newFont(40)
+		v := newHybrid(t, s, everyCodec, newCoarse())
+		v.quality.BytesPerSecond = rate
+		v.send(s.size.Bounds())
+		rect := image.Rect(64, 64, 832, 576)
+		for range 30 {
+			s.write(rect, f)
+			for y := rect.Min.Y; y < rect.Max.Y; y++ { // more colours than a palette has
+				for x := rect.Min.X; x < rect.Max.X; x++ {
+					if pix := s.pix[(y*s.size.Width+x)*4:]; pix[0] != 0xe8 {
+						pix[0], pix[1] = pix[0]^byte(x&31), pix[1]^byte(y&31)
+					}
+				}
+			}
+			v.send(rect)
+			v.now += 16_667
+		}
+		if v.kinds[channel.SectionVideo]+v.kinds[channel.SectionJPEG] > 0 {
+			t.Errorf("%d bytes a second: sections %v", rate, v.kinds)
+		}
+	}
+}
+
 func TestDictionaryTurnsOver(t *testing.T) {
 	t.Parallel()
 	size := media.Size{Width: 1280, Height: 720}
