@@ -201,7 +201,13 @@ func (d *Driver) Apply(ctx context.Context, plan vpc.Plan) error {
 	if plan.Snapshot == nil {
 		return errors.New("apply network plan: no snapshot")
 	}
-	if err := d.settleSlots(ctx, plan.Snapshot); err != nil {
+	freed, err := d.settleSlots(ctx, plan.Snapshot)
+	defer func() { // not before their interfaces are closed: whoever takes one next listens on it at once
+		for _, s := range freed {
+			_ = s.claim.Close() // whoever takes it next finds out by claiming
+		}
+	}()
+	if err != nil {
 		return fmt.Errorf("apply network plan: %w", err)
 	}
 	d.snapshot.Store(plan.Snapshot)

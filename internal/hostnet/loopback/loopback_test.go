@@ -212,8 +212,70 @@ func TestTwoProcessesDoNotCollide(t *testing.T) {
 	}
 }
 
-func TestAnotherProgramOnTheAddress(t *testing.T) {
+// sockets counts the listeners that are open, and notes claims that are given up while some are.
+type sockets struct {
+	mu    sync.Mutex
+	open  int
+	early []string
+}
+
+type countedListener struct {
+	net.Listener
+	closed func()
+}
+
+func (l countedListener) Close() error {
+	l.closed()
+	return l.Listener.Close()
+}
+
+func (s *sockets) Listen(network, address string) (net.Listener, error) {
+	l, err := net.Listen(network, address) //nolint:noctx // numbers are not looked up
+	if err != nil {
+		return nil, err
+	}
+	if network == "unix" {
+		return countedListener{l, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.open > 0 {
+				s.early = append(s.early, fmt.Sprintf("%s with %d listeners", address, s.open))
+			}
+		}}, nil
+	}
+	s.mu.Lock()
+	s.open++
+	s.mu.Unlock()
+	var once sync.Once
+	return countedListener{l, func() {
+		once.Do(func() {
+			s.mu.Lock()
+			s.open--
+			s.mu.Unlock()
+		})
+	}}, nil
+}
+
+func (s *sockets) Adopt(uintptr) error { return nil }
+
+// Whoever claims a network that another process gave up listens on it at once.
+func TestNothingListensOnFreedNetworks(t *testing.T) {
 	t.Parallel()
+	n := vpctest.NewNetwork(77)
+	s := &sockets{}
+	d, _ := start(t, Config{Sockets: s})
+	apply(t, d, n)
+	if s.open == 0 {
+		t.Fatal("nothing listens")
+	}
+	apply(t, d)
+	if len(s.early) > 0 || s.open > 0 {
+		t.Errorf("given up too early: %v; %d listeners are left", s.early, s.open)
+	}
+}
+
+// Not beside other tests: what listens without a claim may be in the way of their networks.
+func TestAnotherProgramOnTheAddress(t *testing.T) {
 	store := openStore(t)
 	n := vpctest.NewNetwork(77)
 	first, _ := start(t, Config{Store: store, Spread: t.Name()})

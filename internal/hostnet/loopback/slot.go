@@ -80,8 +80,8 @@ func (d *Driver) claimSlot(number uint8) (net.Listener, error) {
 }
 
 // settleSlots gives every IPv4 block of every VPC of the snapshot its slot, the remembered one where it is free, and forgets
-// those of what is gone.
-func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) error {
+// those of what is gone. These are to be freed when nothing listens on them any more.
+func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) (freed []*slot, err error) {
 	var order []played
 	first := map[played]bool{}
 	for _, id := range s.VPCs() {
@@ -99,7 +99,7 @@ func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) error {
 	}
 	d.mu.Unlock()
 	if settled {
-		return nil
+		return nil, nil
 	}
 
 	remembered := map[played]uint8{}
@@ -111,7 +111,7 @@ func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) error {
 		}
 		return err
 	}); err != nil {
-		return fmt.Errorf("read loopback networks: %w", err)
+		return nil, fmt.Errorf("read loopback networks: %w", err)
 	}
 	had := func(of played) uint8 {
 		if first[of] {
@@ -132,14 +132,13 @@ func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) error {
 		}
 		claimed, err := d.chooseSlot(had(of), reserved)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		d.mu.Lock()
 		d.slots[of] = claimed
 		d.mu.Unlock()
 	}
 	d.mu.Lock()
-	var freed []*slot
 	for of, s := range d.slots {
 		if _, ok := first[of]; !ok {
 			delete(d.slots, of)
@@ -147,13 +146,7 @@ func (d *Driver) settleSlots(ctx context.Context, s *vpc.Snapshot) error {
 		}
 	}
 	d.mu.Unlock()
-	if err := d.remember(ctx, s); err != nil {
-		return err
-	}
-	for _, s := range freed {
-		_ = s.claim.Close() // whoever takes it next finds out by claiming
-	}
-	return nil
+	return freed, d.remember(ctx, s)
 }
 
 // chooseSlot claims the preferred slot, or the first free one from where this data directory begins.
