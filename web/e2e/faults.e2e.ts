@@ -5,7 +5,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { solidTile } from "../viewer/src/testing/tile_records.ts";
 import type { FakeAgent } from "./fake_agent.ts";
 import { fakeSession, ground, type Point, quarters, slate, wrong } from "./fake_session.ts";
-import { videoSection } from "./streams.ts";
+import { everyCodec, videoSection } from "./streams.ts";
 
 const session = fakeSession();
 const { open, streaming, shows, stats, inWorker } = session;
@@ -54,7 +54,7 @@ describe("decoder", () => {
     });
     agent.update([videoSection("h264", 1, 100, 50)]);
     await agent.until(() => agent.starts.length > 1, "another start", 30_000);
-    expect(agent.starts).toEqual([63, 63 & ~codec.h264]);
+    expect(agent.starts).toEqual([everyCodec, everyCodec & ~codec.h264]);
     expect(agent.refreshes).toEqual([1, 1]);
     await streaming();
     await whole(false);
@@ -72,7 +72,7 @@ describe("decoder", () => {
     agent.paint = scene;
     agent.newEpoch();
     await agent.until(() => agent.starts.length > 1, "another start");
-    expect(agent.starts).toEqual([63, 63 & ~codec.h264]);
+    expect(agent.starts).toEqual([everyCodec, everyCodec & ~codec.h264]);
     await streaming();
     await whole(false);
   });
@@ -123,9 +123,9 @@ describe("worker", () => {
       await whole(i === 1);
       await recoveries(i);
     }
-    const plain = codec.tiles | codec.copy | codec.fill;
-    const silent = 63 & ~(codec.h264 | codec.vp8);
-    expect(agent.starts).toEqual([63, 63, silent, silent, plain]);
+    const plain = codec.tiles | codec.copy | codec.fill | codec.text;
+    const silent = everyCodec & ~(codec.h264 | codec.vp8);
+    expect(agent.starts).toEqual([everyCodec, everyCodec, silent, silent, plain]);
     expect(await session.page.locator("canvas").count()).toBe(1);
     expect((await stats()).bytes.display).toBeGreaterThan(bytes);
     expect(session.page.workers()).toHaveLength(0);

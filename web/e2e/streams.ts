@@ -1,8 +1,11 @@
 import { readFileSync } from "node:fs";
-import { type Section, videoCodec, videoFlag } from "@penstock/protocol";
+import { codec, type Section, videoCodec, videoFlag } from "@penstock/protocol";
 
 // Made by testdata/make_streams.mjs, which says what they show.
 const read = (file: string) => readFileSync(new URL(`testdata/${file}`, import.meta.url));
+
+/** What Chromium offers. */
+export const everyCodec = Object.values(codec).reduce((all, bit) => all | bit, 0);
 
 export const streamWidth = 320;
 export const streamHeight = 240;

@@ -49,6 +49,7 @@ window.penstock = {
 };
 
 const config = later(loadConfig);
+viewer.on("leaveKeyboard", () => reveal()); // before the toolbar hears of it, which cannot be focused until it is there
 const toolbar = new Toolbar(viewer, config.promise, tell);
 void config.promise.then(({ hosts }) => viewer.setAlternatives(hosts));
 const status = element("p", { class: "status", role: "status" }, texts.connecting);
