@@ -230,7 +230,7 @@ func (l countedListener) Close() error {
 }
 
 func (s *sockets) Listen(network, address string) (net.Listener, error) {
-	l, err := net.Listen(network, address) //nolint:noctx // numbers are not looked up
+	l, err := net.Listen(network, address)
 	if err != nil {
 		return nil, err
 	}
