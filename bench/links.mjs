@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { table } from "./report.mjs";
+import { plainHeading, table } from "./report.mjs";
 
 const run = promisify(execFile);
 
@@ -34,17 +34,10 @@ export function linksReport({ machine, loadBefore, loadAfter, seconds, results }
     r.load === "film" ? `${r.ageP50.toFixed(0)} / ${r.ageP95.toFixed(0)}` : "",
   ]);
   return [
-    table(
-      ["", ""],
-      [
-        ["commit", machine.commit],
-        ["date", `${machine.date} UTC`],
-        ["machine", `${machine.cpu}, ${machine.memory}`],
-        ["system", machine.system],
-        ["load average before / after", `${loadBefore.toFixed(1)} / ${loadAfter.toFixed(1)}`],
-        ["TCP towards the viewer", results[0]?.congestion ?? ""],
-      ],
-    ),
+    plainHeading({ machine, loadBefore, loadAfter }, [
+      "TCP towards the viewer",
+      results[0]?.congestion ?? "",
+    ]),
     "### Links\n",
     `${seconds} s a row. In brackets: as a multiple of the round trip.\n`,
     table(

@@ -1,5 +1,5 @@
 // Turns what was measured of the network into a part of docs/benchmarks.md.
-import { milliseconds, quantile, table } from "./report.mjs";
+import { milliseconds, plainHeading, quantile, table } from "./report.mjs";
 
 /** The measured part about the network. */
 export function networkReport({
@@ -31,17 +31,10 @@ export function networkReport({
   const idle = programs.map((name) => relays[name].idle);
   const kilobytes = idle.map(({ before, after, connections }) => (after - before) / connections);
   const parts = [
-    table(
-      ["", ""],
-      [
-        ["commit", machine.commit],
-        ["date", `${machine.date} UTC`],
-        ["machine", `${machine.cpu}, ${machine.memory}`],
-        ["system", machine.system],
-        ["load average before / after", `${loadBefore.toFixed(1)} / ${loadAfter.toFixed(1)}`],
-        ["peers", `nginx ${machine.nginx}, HAProxy ${machine.haproxy}`],
-      ],
-    ),
+    plainHeading({ machine, loadBefore, loadAfter }, [
+      "peers",
+      `nginx ${machine.nginx}, HAProxy ${machine.haproxy}`,
+    ]),
     `### Relay\n\n${rounds} rounds in turns, medians; a ratio above 1 means that Penstock is better.`,
     table(
       ["", ...programs, "nginx", "HAProxy", "rounds"],

@@ -60,6 +60,21 @@ export function heading({ machine, loadBefore, loadAfter, minutes }, ...more) {
   );
 }
 
+/** The same for parts without a browser. */
+export function plainHeading({ machine, loadBefore, loadAfter }, ...more) {
+  return table(
+    ["", ""],
+    [
+      ["commit", machine.commit],
+      ["date", `${machine.date} UTC`],
+      ["machine", `${machine.cpu}, ${machine.memory}`],
+      ["system", machine.system],
+      ["load average before / after", `${loadBefore.toFixed(1)} / ${loadAfter.toFixed(1)}`],
+      ...more,
+    ],
+  );
+}
+
 export function table(head, rows) {
   const line = (cells) => `| ${cells.join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");

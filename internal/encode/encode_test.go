@@ -399,22 +399,18 @@ func makeVectors(t *testing.T) []vector {
 		field("sections", 1)
 		for _, section := range p.Sections {
 			switch section.Kind { //nolint:exhaustive // the vectors have no others
-			case media.SectionTiles:
+			case media.SectionTiles, media.SectionText:
+				kind := "tiles"
+				if section.Kind == media.SectionText {
+					kind = "text"
+				}
 				sections = append(sections, map[string]any{
-					"kind": "tiles", "rawLength": float64(section.RawLength), "tiles": hex.EncodeToString(section.Body),
+					"kind": kind, "rawLength": float64(section.RawLength), "tiles": hex.EncodeToString(section.Body),
 				})
-				field("tiles.kind", 1)
-				field("tiles.length", 4)
-				field("tiles.rawLength", 4)
-				field("tiles.zstd", len(section.Body))
-			case media.SectionText:
-				sections = append(sections, map[string]any{
-					"kind": "text", "rawLength": float64(section.RawLength), "tiles": hex.EncodeToString(section.Body),
-				})
-				field("text.kind", 1)
-				field("text.length", 4)
-				field("text.rawLength", 4)
-				field("text.zstd", len(section.Body))
+				field(kind+".kind", 1)
+				field(kind+".length", 4)
+				field(kind+".rawLength", 4)
+				field(kind+".zstd", len(section.Body))
 			case media.SectionCopy:
 				names := []string{"srcX", "srcY", "dstX", "dstY", "width", "height"}
 				sections = append(sections, map[string]any{"kind": "copy", "copies": records(section.Body, names, nil)})
